@@ -1,0 +1,79 @@
+"""Training data: the schedule, executed on the training tasks and written to the replay."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from pearl_tf.collect import rollout, schedule, session
+from pearl_tf.data import types
+from pearl_tf.replay import writer
+
+
+class Collected(NamedTuple):
+  """What a round of collection brought.
+
+  Attributes:
+    env_steps: transitions collected.
+    returns: mean undiscounted return (context reward) of the episodes of each phase, by its name.
+  """
+
+  env_steps: int
+  returns: dict[str, float]
+
+
+class Collector:
+  """Runs sessions on training tasks and writes every episode to the replay."""
+
+  def __init__(
+    self,
+    rollout_fns: rollout.Rollout,
+    replay_writer: writer.ReplayWriter,
+    collect_schedule: schedule.CollectSchedule,
+    *,
+    context_size: int,
+  ):
+    """Connects a rollout with a replay.
+
+    Args:
+      rollout_fns: environments and the exploring policy.
+      replay_writer: where episodes go.
+      collect_schedule: what a visit to a task consists of.
+      context_size: context transitions per inference during collection.
+    """
+    self._rollout = rollout_fns
+    self._writer = replay_writer
+    self._schedule = collect_schedule
+    self._context_size = context_size
+
+  def fill(self, tasks: Sequence[types.Task], *, seed: np.random.SeedSequence) -> Collected:
+    """Collects the initial pool of every task, on the prior with the policy as it is."""
+    sessions = [session.Session(task, self._schedule.initial_phases()) for task in tasks]
+    return self._run(sessions, seed)
+
+  def visit(self, tasks: Sequence[types.Task], *, seed: np.random.SeedSequence) -> Collected:
+    """Visits tasks side by side; each visit replaces the task's context.
+
+    A task may be listed more than once. As if the visits had come one after the other, each infers
+    its beliefs from its own data and the last one leaves its context.
+    """
+    phases = self._schedule.visit_phases
+    return self._run([session.Session(task, phases(self._context_size)) for task in tasks], seed)
+
+  def _run(self, sessions: Sequence[session.Session], seed: np.random.SeedSequence) -> Collected:
+    last_visit = {current.task.index: index for index, current in enumerate(sessions)}
+    for task_index in last_visit:
+      self._writer.begin_context(task_index)
+    returns: dict[str, list[float]] = defaultdict(list)
+
+    def write(finished: rollout.FinishedEpisode) -> None:
+      is_last_visit = last_visit[finished.task.index] == finished.session_index
+      self._writer.write(
+        finished.task.index, finished.episode, in_context=finished.in_context and is_last_visit
+      )
+      returns[finished.phase].append(float(np.sum(finished.episode.context_reward)))
+
+    env_steps = self._rollout.run(sessions, seed=seed, on_episode=write)
+    self._writer.flush()
+    return Collected(env_steps, {phase: float(np.mean(r)) for phase, r in returns.items()})

@@ -1,0 +1,219 @@
+"""Roll-outs: many task sessions stepped in lockstep by one policy.
+
+This module owns the loop between environments and policy, for collection and meta-test alike. What
+becomes of an episode (replay, scores) is the caller's business, through a callback.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from tf_agents.trajectories import time_step as ts
+
+from pearl_tf.collect import acting, session
+from pearl_tf.data import types
+from pearl_tf.environments import gymnasium_adapter
+
+
+class FinishedEpisode(NamedTuple):
+  """An episode and the belief it was acted on.
+
+  Attributes:
+    session_index: position of its session in the list given to `run`.
+    task: the task.
+    phase: name of the phase.
+    index: 0-based number of the episode within its phase.
+    in_context: whether it joined the session's context.
+    adapted: whether the belief came from the context (False: the prior).
+    policy_state: latent `[Z]` and posterior `[Z]` in force, numpy.
+    episode: its `S` transitions.
+  """
+
+  session_index: int
+  task: types.Task
+  phase: str
+  index: int
+  in_context: bool
+  adapted: bool
+  policy_state: types.PolicyState
+  episode: types.Episode
+
+
+class _Slot:
+  """One environment with the session and the unfinished episode that occupy it."""
+
+  def __init__(self, environment: gymnasium_adapter.GymnasiumAdapter):
+    self.environment = environment
+    self.session: session.Session | None = None
+    self.session_index = -1
+    self._columns = types.Episode([], [], [], [], [], [])
+
+  def start_session(self, index: int, new_session: session.Session, seed: int) -> None:
+    self.session_index = index
+    self.session = new_session
+    self.environment.seed(seed)
+    self.environment.set_task(new_session.task)
+
+  def record(self, observation: np.ndarray, action: np.ndarray, time_step: ts.TimeStep) -> None:
+    columns = self._columns
+    columns.observation.append(observation)
+    columns.action.append(action)
+    columns.reward.append(time_step.reward)
+    columns.context_reward.append(self.environment.context_reward)
+    columns.discount.append(time_step.discount)
+    columns.next_observation.append(time_step.observation)
+
+  def take_episode(self) -> types.Episode:
+    episode = types.Episode(*(np.asarray(column, np.float32) for column in self._columns))
+    self._columns = types.Episode([], [], [], [], [], [])
+    return episode
+
+
+class Rollout:
+  """Runs any number of sessions on a fixed set of environments."""
+
+  def __init__(
+    self,
+    environments: Sequence[gymnasium_adapter.GymnasiumAdapter],
+    acting_fns: acting.Acting,
+  ):
+    """Prepares one slot per environment.
+
+    Args:
+      environments: as many sessions run in parallel; each must have a time limit.
+      acting_fns: the compiled policy and inference.
+
+    Raises:
+      ValueError: if there is no environment or one without `max_episode_steps`.
+    """
+    if not environments:
+      raise ValueError('a rollout needs at least one environment')
+    for environment in environments:
+      if environment.max_episode_steps is None:
+        raise ValueError(
+          f'{environment.name} has no max_episode_steps: an episode might never end'
+        )
+    self._slots = [_Slot(environment) for environment in environments]
+    self._acting = acting_fns
+    self._prior = acting_fns.prior()
+    num_slots, latent_size = len(self._slots), len(self._prior.mean)
+    observation_size = environments[0].observation_spec().shape[0]
+    self._observation = np.zeros([num_slots, observation_size], np.float32)
+    self._step_type = np.zeros([num_slots], np.int32)
+    self._latent = np.zeros([num_slots, latent_size], np.float32)
+    self._mean = np.zeros([num_slots, latent_size], np.float32)
+    self._variance = np.zeros([num_slots, latent_size], np.float32)
+
+  def run(
+    self,
+    sessions: Sequence[session.Session],
+    *,
+    seed: np.random.SeedSequence,
+    on_episode: Callable[[FinishedEpisode], None],
+  ) -> int:
+    """Runs every session to its end.
+
+    The result is a function of the policy, the sessions, the number of slots and `seed`.
+
+    Args:
+      sessions: started in order, as slots become free.
+      seed: source of all randomness: environments, latents, actions, context sub-samples.
+      on_episode: called with every finished episode, in the order they finish.
+
+    Returns:
+      The number of environment steps.
+
+    Raises:
+      EnvironmentFault: if an environment breaks its contract; names environment and task.
+    """
+    session_seeds = np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, 0))
+    random = np.random.default_rng(
+      np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, 1))
+    )
+    environment_seeds = session_seeds.generate_state(len(sessions))
+    waiting = list(enumerate(sessions))[::-1]
+
+    def start_next(slot_index: int) -> bool:
+      while waiting:
+        index, next_session = waiting.pop()
+        if next_session.phase is not None:
+          slot = self._slots[slot_index]
+          slot.start_session(index, next_session, int(environment_seeds[index]))
+          self._start_episode(slot_index, to_prior=True)
+          return True
+      return False
+
+    active = [slot for slot in range(len(self._slots)) if start_next(slot)]
+    self._infer_where_due(active, random)
+    num_steps = 0
+    while active:
+      ended = self._step(active, random)
+      num_steps += len(active)
+      for slot_index in ended:
+        on_episode(self._finish_episode(slot_index))
+      finished = [slot for slot in ended if self._slots[slot].session.phase is None]
+      idle = [slot for slot in finished if not start_next(slot)]
+      active = [slot for slot in active if slot not in idle]
+      self._infer_where_due([slot for slot in ended if slot not in idle], random)
+    return num_steps
+
+  def _step(self, active: list[int], random: np.random.Generator) -> list[int]:
+    """Takes one environment step in every active slot; returns the slots whose episode ended."""
+    policy_state = types.PolicyState(
+      self._latent[active], types.Posterior(self._mean[active], self._variance[active])
+    )
+    seed = random.integers(np.iinfo(np.int32).max, size=2, dtype=np.int32)
+    observation = self._observation[active]
+    actions, self._latent[active] = self._acting.act(
+      observation, self._step_type[active], policy_state, seed
+    )
+    ended = []
+    for row, slot_index in enumerate(active):
+      slot = self._slots[slot_index]
+      time_step = slot.environment.step(actions[row])
+      slot.record(observation[row], actions[row], time_step)
+      self._observation[slot_index] = time_step.observation
+      self._step_type[slot_index] = time_step.step_type
+      if time_step.step_type == ts.StepType.LAST:
+        ended.append(slot_index)
+    return ended
+
+  def _finish_episode(self, slot_index: int) -> FinishedEpisode:
+    """Hands out the episode of a slot and starts the next one of its session, if any."""
+    slot = self._slots[slot_index]
+    current = slot.session
+    episode = slot.take_episode()
+    finished = FinishedEpisode(
+      session_index=slot.session_index,
+      task=current.task,
+      phase=current.phase.name,
+      index=current.episodes_in_phase,
+      in_context=current.phase.in_context,
+      adapted=current.adapted,
+      policy_state=types.PolicyState(
+        self._latent[slot_index].copy(),
+        types.Posterior(self._mean[slot_index].copy(), self._variance[slot_index].copy()),
+      ),
+      episode=episode,
+    )
+    to_prior = current.finish_episode(episode)
+    if current.phase is not None:
+      self._start_episode(slot_index, to_prior=to_prior)
+    return finished
+
+  def _start_episode(self, slot_index: int, *, to_prior: bool) -> None:
+    time_step = self._slots[slot_index].environment.reset()
+    self._observation[slot_index] = time_step.observation
+    self._step_type[slot_index] = time_step.step_type
+    if to_prior:
+      self._mean[slot_index] = self._prior.mean
+      self._variance[slot_index] = self._prior.variance
+
+  def _infer_where_due(self, slots: list[int], random: np.random.Generator) -> None:
+    """Replaces the beliefs of all slots whose session asks for it, in one call."""
+    due = [slot for slot in slots if self._slots[slot].session.needs_inference]
+    if not due:
+      return
+    posterior = self._acting.infer([self._slots[slot].session.context(random) for slot in due])
+    self._mean[due] = posterior.mean
+    self._variance[due] = posterior.variance

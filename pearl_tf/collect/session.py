@@ -1,0 +1,88 @@
+"""A session: one agent's stay with one task, from the prior to whatever it came to believe.
+
+This module owns the progress through the phases, the context gathered so far and when the belief
+must be inferred anew. It acts on nothing: the roll-out feeds it finished episodes.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pearl_tf.collect import schedule
+from pearl_tf.data import types
+
+
+class Session:
+  """Progress of one task through its phases.
+
+  Attributes:
+    task: the task.
+    phase: the current `schedule.Phase`, None when the session is over.
+    episodes_in_phase: finished episodes of the current phase.
+    adapted: whether the belief in force came from the context (False: the prior).
+    needs_inference: whether the belief must be inferred before the next episode.
+  """
+
+  def __init__(self, task: types.Task, phases: Sequence[schedule.Phase]):
+    """Starts before the first episode.
+
+    Args:
+      task: the task.
+      phases: run in order; those of zero steps are skipped.
+    """
+    self.task = task
+    self._phases = [phase for phase in phases if phase.num_steps > 0]
+    self._context: list[types.Episode] = []
+    self._start_phase()
+
+  def _start_phase(self) -> None:
+    self.phase = self._phases.pop(0) if self._phases else None
+    self.episodes_in_phase = 0
+    self._steps_in_phase = 0
+    self._update_belief_rule()
+
+  def _update_belief_rule(self) -> None:
+    phase = self.phase
+    self.needs_inference = (
+      phase is not None
+      and phase.num_prior_episodes is not None
+      and self.episodes_in_phase >= phase.num_prior_episodes
+      and bool(self._context)
+    )
+    self.adapted = self.needs_inference
+
+  def finish_episode(self, episode: types.Episode) -> bool:
+    """Takes a finished episode into account.
+
+    Args:
+      episode: the `S` transitions just collected.
+
+    Returns:
+      Whether a new phase began, so that the belief returns to the prior.
+    """
+    if self.phase.in_context:
+      self._context.append(episode)
+    self.episodes_in_phase += 1
+    self._steps_in_phase += len(episode.reward)
+    if self._steps_in_phase >= self.phase.num_steps:
+      self._start_phase()
+      return True
+    self._update_belief_rule()
+    return False
+
+  def context(self, random: np.random.Generator) -> types.Episode:
+    """Returns the transitions to infer the belief from, by the rule of the current phase.
+
+    Args:
+      random: draws the sub-sample where the phase asks for one.
+
+    Returns:
+      Transitions `[N, ...]`: all of the context in order, or `context_size` drawn with replacement.
+    """
+    everything = types.Episode(
+      *(np.concatenate(columns) for columns in zip(*self._context, strict=True))
+    )
+    if self.phase.context_size is None:
+      return everything
+    rows = random.integers(len(everything.reward), size=self.phase.context_size)
+    return types.Episode(*(column[rows] for column in everything))

@@ -1,0 +1,358 @@
+"""One task environment as a TF-Agents environment.
+
+This module owns `GymnasiumAdapter`: scaling of actions, the time limit, the difference between
+termination and truncation, seeds, and the check of everything a family returns. It draws no tasks
+by itself and batches nothing; roll-outs step several adapters side by side.
+
+Public API of `GymnasiumAdapter(env, *, max_episode_steps=None, seed=None)`, beside `reset`, `step`,
+`action_spec`, `observation_spec`, `time_step_spec`, `render`, `close` of a `PyEnvironment`:
+`sample_tasks(num_tasks, seed)`, `set_task(task)`, `task`, `context_reward`, `has_sparse_reward`,
+`get_info()`, `rng_state()`, `restore_rng_state(state)`, `max_episode_steps`, `name`.
+"""
+
+import math
+from typing import Any, NoReturn
+
+import gymnasium
+import numpy as np
+from tf_agents.environments import py_environment
+from tf_agents.specs import array_spec
+from tf_agents.trajectories import time_step as ts
+
+from pearl_tf.data import types
+from pearl_tf.environments import meta_env
+
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+def _constant(value: float) -> np.ndarray:
+  """A scalar array that all time steps may share, as nobody can write to it."""
+  array = np.array(value, dtype=np.float32)
+  array.flags.writeable = False
+  return array
+
+
+_ZERO = _constant(0.0)
+_ONE = _constant(1.0)
+
+
+class EnvironmentFault(RuntimeError):
+  """An environment broke its contract; the message names it, its task, the step and the value."""
+
+
+class GymnasiumAdapter(py_environment.PyEnvironment):
+  """A `MetaEnv` (or any gymnasium environment with `sample_tasks` and `set_task`) for TF-Agents.
+
+  Actions are in [-1, 1] whatever the bounds of the environment: they are clipped, then mapped
+  linearly. An episode ends with discount 0 where the environment terminated, and with discount 1 at
+  the time limit or where the environment truncated. Setting a task abandons the episode in
+  progress.
+  """
+
+  def __init__(
+    self,
+    env: gymnasium.Env,
+    *,
+    max_episode_steps: int | None = None,
+    seed: int | None = None,
+  ):
+    """Wraps an environment, which belongs to the adapter from then on.
+
+    Args:
+      env: The environment: `[O]` observations, `[A]` actions in a bounded Box.
+      max_episode_steps: Length at which an episode is cut; None for no limit.
+      seed: Seeds the environment at the first reset; later ones continue its generator.
+
+    Raises:
+      TypeError: If the environment has no tasks or spaces of another kind.
+      ValueError: If shapes, bounds or the limit are impossible.
+    """
+    super().__init__()
+    self._env = env
+    self._base = env.unwrapped
+    spec = getattr(self._base, 'spec', None)
+    self._name = spec.id if spec is not None else type(self._base).__name__
+    self._check_spaces()
+    if max_episode_steps is not None and max_episode_steps < 1:
+      raise ValueError(f'max_episode_steps must be at least 1, got {max_episode_steps}.')
+    self._max_episode_steps = max_episode_steps
+    self._pending_seed = seed
+    self._task = getattr(self._base, 'task', None)
+    self._has_sparse_reward = bool(getattr(self._base, 'has_sparse_reward', False))
+    self._observation_shape = env.observation_space.shape
+    self._action_shape = env.action_space.shape
+    low = env.action_space.low.astype(np.float32)
+    high = env.action_space.high.astype(np.float32)
+    self._needs_scaling = bool(np.any(low != -1.0) or np.any(high != 1.0))
+    self._action_center = (low + high) / 2
+    self._action_half_range = (high - low) / 2
+    self._observation_spec = array_spec.ArraySpec(
+      self._observation_shape, np.float32, name='observation'
+    )
+    self._action_spec = array_spec.BoundedArraySpec(
+      self._action_shape, np.float32, minimum=-1.0, maximum=1.0, name='action'
+    )
+    self._num_steps = 0
+    self._in_episode = False
+    self._context_reward = 0.0
+    self._info: dict[str, Any] = {}
+
+  def _check_spaces(self) -> None:
+    for method in ('sample_tasks', 'set_task'):
+      if not callable(getattr(self._base, method, None)):
+        raise TypeError(f'{self._name} has no {method}: derive it from meta_env.MetaEnv.')
+    for kind in ('observation', 'action'):
+      space = getattr(self._env, f'{kind}_space')
+      if not isinstance(space, gymnasium.spaces.Box):
+        raise TypeError(f'The {kind} space of {self._name} must be a Box, got {space}.')
+      if len(space.shape) != 1 or space.shape[0] < 1:
+        raise ValueError(
+          f'The {kind}s of {self._name} must be vectors, got shape {space.shape}; flatten them, '
+          'for example with gymnasium.wrappers.FlattenObservation.'
+        )
+    actions = self._env.action_space
+    if not (np.isfinite(actions.low).all() and np.isfinite(actions.high).all()):
+      raise ValueError(
+        f'The action space of {self._name} must be bounded for actions in [-1, 1] to be mapped to '
+        f'it, got {actions}.'
+      )
+    if not (actions.low < actions.high).all():
+      raise ValueError(f'The action space of {self._name} is empty or a point: {actions}.')
+
+  @property
+  def name(self) -> str:
+    """The id the environment was registered under, else the name of its class."""
+    return self._name
+
+  @property
+  def max_episode_steps(self) -> int | None:
+    """The time limit applied here."""
+    return self._max_episode_steps
+
+  @property
+  def gymnasium_env(self) -> gymnasium.Env:
+    """The wrapped environment."""
+    return self._env
+
+  @property
+  def has_sparse_reward(self) -> bool:
+    """Whether `context_reward` differs from the reward of the time step."""
+    return self._has_sparse_reward
+
+  @property
+  def context_reward(self) -> float:
+    """The sparse reward of the last step where the family has one, else its reward; 0 after
+    reset."""
+    return self._context_reward
+
+  @property
+  def task(self) -> types.Task | None:
+    """The task in force; None where the environment tells no default."""
+    return self._task
+
+  def sample_tasks(self, num_tasks: int, seed: int) -> list[types.Task]:
+    """See `meta_env.MetaEnv.sample_tasks`."""
+    return self._base.sample_tasks(num_tasks, seed)
+
+  def set_task(self, task: types.Task) -> None:
+    """Puts a task in force and abandons the episode in progress: the next step starts a new one."""
+    self._base.set_task(task)
+    self._task = task
+    self._in_episode = False
+    self._current_time_step = None
+
+  def observation_spec(self) -> array_spec.ArraySpec:
+    """`[O] float32`."""
+    return self._observation_spec
+
+  def action_spec(self) -> array_spec.BoundedArraySpec:
+    """`[A] float32` in [-1, 1]."""
+    return self._action_spec
+
+  def get_info(self) -> dict[str, Any]:
+    """The info of the last reset or step."""
+    return self._info
+
+  def render(self, mode: str = 'rgb_array') -> np.ndarray | None:
+    """Renders in the mode the environment was made with.
+
+    Raises:
+      ValueError: If that is another one.
+    """
+    if self._env.render_mode != mode:
+      raise ValueError(
+        f'{self._name} was made with render_mode={self._env.render_mode!r} and cannot render '
+        f'{mode!r}; make it with render_mode={mode!r}.'
+      )
+    return self._env.render()
+
+  def close(self) -> None:
+    """Closes the environment."""
+    self._env.close()
+
+  def seed(self, seed: int) -> None:
+    """Makes the next reset start the environment's generator anew; later ones continue it.
+
+    Args:
+      seed: Not negative. All an episode depends on, given its task and the actions.
+    """
+    self._pending_seed = seed
+
+  def rng_state(self) -> dict[str, Any]:
+    """The state of the environment's generator, ready for JSON.
+
+    Between episodes it is all that the future of an environment depends on, given its task and the
+    actions, because a reset draws everything from it.
+    """
+    bit_generator = self._base.np_random.bit_generator
+    return {'seed': self._pending_seed, 'bit_generator': _to_json(bit_generator.state)}
+
+  def restore_rng_state(self, state: dict[str, Any]) -> None:
+    """Continues from what `rng_state` returned; abandons the episode in progress.
+
+    Raises:
+      ValueError: If the state is of another kind of generator.
+    """
+    bit_generator = self._base.np_random.bit_generator
+    saved = state['bit_generator']
+    if saved['bit_generator'] != type(bit_generator).__name__:
+      raise ValueError(
+        f'{self._name} draws from {type(bit_generator).__name__}, the saved state is of '
+        f'{saved["bit_generator"]}.'
+      )
+    bit_generator.state = saved
+    self._pending_seed = state['seed']
+    self._in_episode = False
+    self._current_time_step = None
+
+  def _reset(self) -> ts.TimeStep:
+    self._num_steps = 0
+    # Should the environment raise, its next step is not taken for one of an old episode.
+    self._in_episode = False
+    try:
+      if self._pending_seed is None:
+        result = self._env.reset()
+      else:
+        result = self._env.reset(seed=self._pending_seed)
+        self._pending_seed = None
+    except Exception as error:
+      self._raise_fault(f'reset raised {type(error).__name__}: {error}', error)
+    try:
+      observation, info = result
+    except (TypeError, ValueError) as error:
+      self._raise_fault(f'reset must return (observation, info), got {result!r}', error)
+    observation = self._checked_observation(observation)
+    self._info = info
+    self._context_reward = 0.0
+    self._in_episode = True
+    return ts.TimeStep(ts.StepType.FIRST, _ZERO, _ONE, observation)
+
+  def _step(self, action: np.ndarray) -> ts.TimeStep:
+    if not self._in_episode:
+      return self._reset()
+    self._num_steps += 1
+    action = self._scaled(action)
+    try:
+      result = self._env.step(action)
+    except Exception as error:
+      self._raise_fault(f'step raised {type(error).__name__}: {error}', error)
+    try:
+      observation, reward, terminated, truncated, info = result
+    except (TypeError, ValueError) as error:
+      self._raise_fault(
+        f'step must return (observation, reward, terminated, truncated, info), got {result!r}',
+        error,
+      )
+    observation = self._checked_observation(observation)
+    reward = self._checked_reward(reward, 'reward')
+    self._info = info
+    self._context_reward = self._sparse_reward(info) if self._has_sparse_reward else reward
+    reward = np.array(reward, dtype=np.float32)
+    if terminated:
+      self._in_episode = False
+      return ts.TimeStep(ts.StepType.LAST, reward, _ZERO, observation)
+    if truncated or self._num_steps == self._max_episode_steps:
+      self._in_episode = False
+      return ts.TimeStep(ts.StepType.LAST, reward, _ONE, observation)
+    return ts.TimeStep(ts.StepType.MID, reward, _ONE, observation)
+
+  def _scaled(self, action: np.ndarray) -> np.ndarray:
+    """Clips to [-1, 1] and maps linearly to the bounds; `[A] float32`."""
+    action = np.asarray(action, dtype=np.float32)
+    if action.shape != self._action_shape:
+      raise ValueError(
+        f'{self._name} takes actions of shape {self._action_shape}, got {action.shape}.'
+      )
+    action = np.minimum(np.maximum(action, -1.0), 1.0)
+    # One product instead of isfinite and all: NaN survives the clipping, infinity does not.
+    if math.isnan(action.dot(action)):
+      raise ValueError(f'{self._name} got an action that is not a number: {action}.')
+    if self._needs_scaling:
+      action *= self._action_half_range
+      action += self._action_center
+    return action
+
+  def _checked_observation(self, observation: Any) -> np.ndarray:
+    """A copy of a sound observation, `[O] float32`: environments may reuse their array."""
+    try:
+      given = np.asarray(observation)
+    except ValueError as error:
+      self._raise_fault(f'the observation is no array: {observation!r}', error)
+    if given.dtype.kind not in 'fiub':
+      self._raise_fault(
+        f'the observation has dtype {given.dtype}, expected numbers: {observation!r}'
+      )
+    if given.shape != self._observation_shape:
+      self._raise_fault(
+        f'the observation has shape {given.shape}, expected {self._observation_shape}'
+      )
+    checked = given.astype(np.float32)
+    # The product is finite only if all entries are; it can also overflow, hence the second look.
+    if not math.isfinite(checked.dot(checked)) and not np.isfinite(checked).all():
+      index = int(np.flatnonzero(~np.isfinite(checked))[0])
+      self._raise_fault(f'observation[{index}] is {given[index]}, not a finite float32')
+    return checked
+
+  def _checked_reward(self, reward: Any, what: str) -> float:
+    try:
+      value = float(reward)
+    except (TypeError, ValueError) as error:
+      self._raise_fault(f'the {what} is {reward!r}, expected a number', error)
+    if not -_FLOAT32_MAX <= value <= _FLOAT32_MAX:
+      self._raise_fault(f'the {what} is {value}, not a finite float32')
+    return value
+
+  def _sparse_reward(self, info: dict[str, Any]) -> float:
+    try:
+      reward = info['sparse_reward']
+    except (TypeError, KeyError) as error:
+      self._raise_fault(
+        f"has_sparse_reward is set, but info has no 'sparse_reward': {info!r}", error
+      )
+    return self._checked_reward(reward, 'sparse reward')
+
+  def _raise_fault(self, what: str, cause: Exception | None = None) -> NoReturn:
+    self._in_episode = False
+    self._current_time_step = None
+    raise EnvironmentFault(
+      f'Environment {self._name}, {_describe(self._task)}, step {self._num_steps} of the episode: '
+      f'{what}.'
+    ) from cause
+
+
+def _describe(task: types.Task | None) -> str:
+  if task is None:
+    return 'no task set'
+  parameters = np.array2string(np.asarray(task.parameters), separator=', ', threshold=16)
+  index = 'default task' if task.index == meta_env.DEFAULT_TASK_INDEX else f'task {task.index}'
+  return f'{index} (parameters {parameters})'
+
+
+def _to_json(state: Any) -> Any:
+  """Nested dictionaries with arrays as lists; all else numpy keeps in its states is JSON
+  already."""
+  if isinstance(state, dict):
+    return {key: _to_json(value) for key, value in state.items()}
+  if isinstance(state, np.ndarray):
+    return state.tolist()
+  return state

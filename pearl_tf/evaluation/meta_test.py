@@ -1,0 +1,138 @@
+"""Meta-test: how well the agent does on a task after a few trajectories of it.
+
+This module owns the evaluation protocol (reference implementation; options in `MetaTest`) and the
+record of every trajectory. Reports and plots read the record.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import gin
+import numpy as np
+
+from pearl_tf.collect import rollout, schedule, session
+from pearl_tf.data import types
+
+
+class Trajectory(NamedTuple):
+  """One trajectory of a meta-test.
+
+  Attributes:
+    task: the task.
+    repeat: which of the independent repeats, each starting from the prior.
+    index: 0-based number within the repeat.
+    episode_return: undiscounted sum of context rewards (sparse where the task has one).
+    dense_return: undiscounted sum of dense rewards.
+    length: transitions.
+    adapted: whether the latent came from the posterior given earlier trajectories.
+    latent: `[Z] float32`, the hypothesis acted on.
+    posterior: mean and variance `[Z]` the latent was drawn from.
+    observations: `[S + 1, O] float32`, the path.
+  """
+
+  task: types.Task
+  repeat: int
+  index: int
+  episode_return: float
+  dense_return: float
+  length: int
+  adapted: bool
+  latent: np.ndarray
+  posterior: types.Posterior
+  observations: np.ndarray
+
+
+class MetaTestResult(NamedTuple):
+  """All trajectories of a meta-test, ordered by task, repeat and index.
+
+  Attributes:
+    trajectories: the record.
+    env_steps: environment steps taken.
+    seconds: wall-clock time.
+  """
+
+  trajectories: list[Trajectory]
+  env_steps: int
+  seconds: float
+
+
+@gin.configurable
+class MetaTest:
+  """The protocol: repeats per task, steps per repeat, exploration, context."""
+
+  def __init__(
+    self,
+    *,
+    num_repeats: int = 2,
+    steps_per_repeat: int = 600,
+    num_exploration_episodes: int = 1,
+    context_size: int | None = None,
+  ):
+    """Fixes the protocol.
+
+    Args:
+      num_repeats: independent repeats per task (`num_evals` of the reference).
+      steps_per_repeat: transitions to reach in each repeat, by whole trajectories.
+      num_exploration_episodes: trajectories on the prior before the belief follows the context.
+      context_size: context transitions drawn with replacement per inference; None (reference) for
+        every transition so far.
+
+    Raises:
+      ValueError: if a number is not positive.
+    """
+    if num_repeats < 1 or steps_per_repeat < 1 or num_exploration_episodes < 0:
+      raise ValueError(
+        'MetaTest needs positive num_repeats and steps_per_repeat and a num_exploration_episodes '
+        f'of at least 0, got {num_repeats}, {steps_per_repeat} and {num_exploration_episodes}'
+      )
+    self._num_repeats = num_repeats
+    self._phase = schedule.Phase(
+      'meta_test',
+      steps_per_repeat,
+      num_prior_episodes=num_exploration_episodes,
+      in_context=True,
+      context_size=context_size,
+    )
+
+  def run(
+    self,
+    tasks: Sequence[types.Task],
+    rollout_fns: rollout.Rollout,
+    *,
+    seed: np.random.SeedSequence,
+  ) -> MetaTestResult:
+    """Meta-tests on every task.
+
+    Args:
+      tasks: the tasks; each repeat of each is an independent session.
+      rollout_fns: environments and the policy under test.
+      seed: source of all randomness.
+
+    Returns:
+      The record of all trajectories.
+    """
+    started = time.monotonic()
+    keys = [(task, repeat) for task in tasks for repeat in range(self._num_repeats)]
+    sessions = [session.Session(task, [self._phase]) for task, _ in keys]
+    finished: list[rollout.FinishedEpisode] = []
+    env_steps = rollout_fns.run(sessions, seed=seed, on_episode=finished.append)
+    finished.sort(key=lambda episode: (episode.session_index, episode.index))
+    trajectories = [_trajectory(episode, keys[episode.session_index][1]) for episode in finished]
+    return MetaTestResult(trajectories, env_steps, time.monotonic() - started)
+
+
+def _trajectory(finished: rollout.FinishedEpisode, repeat: int) -> Trajectory:
+  episode = finished.episode
+  return Trajectory(
+    task=finished.task,
+    repeat=repeat,
+    index=finished.index,
+    episode_return=float(np.sum(episode.context_reward, dtype=np.float64)),
+    dense_return=float(np.sum(episode.reward, dtype=np.float64)),
+    length=len(episode.reward),
+    adapted=finished.adapted,
+    latent=finished.policy_state.latent,
+    posterior=finished.policy_state.posterior,
+    observations=np.concatenate([episode.observation, episode.next_observation[-1:]]),
+  )

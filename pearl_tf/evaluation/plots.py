@@ -1,0 +1,296 @@
+"""Figures of returns: learning curves, and how the return grows with the experience of a task.
+
+Each function returns the `matplotlib.figure.Figure` and writes it to a PNG if told where. The
+picture of trajectories and beliefs is in `evaluation.adaptation_plot`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pearl_tf.evaluation import plot_style, report
+from pearl_tf.evaluation.reference_curves import reference as reference_curves
+
+if TYPE_CHECKING:
+  from matplotlib import axes as mpl_axes
+  from matplotlib import figure as mpl_figure
+
+  from pearl_tf.evaluation import meta_test
+
+_STEPS_LABEL = 'env steps (training transitions collected)'
+_HOURS_LABEL = 'wall clock [hours]'
+# How far a longer reference is shown past the end of the runs, as a multiple of their extent.
+_REFERENCE_EXTENT = 1.35
+
+
+def curve_from_metrics(
+  label: str, records: Sequence[Mapping[str, Any]], *, metric: str = 'test/final_return'
+) -> reference_curves.Curve:
+  """Picks the learning curve out of the metrics of a run.
+
+  Args:
+    label: What the legend calls the run.
+    records: The lines of its `metrics.jsonl`, as `experiment.metrics.read` returns them.
+    metric: The return to plot. Lines without it, or where it is null, are passed over.
+
+  Returns:
+    The curve against `env_steps` and `time/total_hours`.
+
+  Raises:
+    ValueError: No line has the metric; the message names what can be plotted instead.
+  """
+  lines = [record for record in records if record.get(metric) is not None]
+  if not lines:
+    names = sorted({name for record in records for name in record if 'return' in name})
+    raise ValueError(
+      f'{label}: none of its {len(records)} lines of metrics has {metric!r}; '
+      f'returns it does have: {", ".join(names) or "none, the run has not evaluated yet"}'
+    )
+  hours = [record.get('time/total_hours') for record in lines]
+  return reference_curves.Curve(
+    label=label,
+    env_steps=np.array([record['env_steps'] for record in lines], np.float64),
+    hours=np.array([np.nan if hour is None else hour for hour in hours], np.float64),
+    test_return=np.array([record[metric] for record in lines], np.float64),
+  )
+
+
+def learning_curve(
+  runs: Sequence[reference_curves.Curve],
+  output: str | os.PathLike | None = None,
+  *,
+  reference: str | None = None,
+  title: str = '',
+  y_label: str = 'return on test tasks',
+  full_reference: bool = False,
+) -> mpl_figure.Figure:
+  """Draws learning curves against env steps and against hours, side by side.
+
+  Runs that share a label are drawn as their mean over the range they all cover, in a band from the
+  lowest to the highest of them, with the single runs faint behind.
+
+  Args:
+    runs: The curves, see `curve_from_metrics`.
+    output: The PNG to write.
+    reference: Domain whose published curves are drawn in grey, see `reference_curves`.
+    title: Heading.
+    y_label: Name of the return.
+    full_reference: Shows references to their end, even where the runs are much shorter.
+
+  Returns:
+    The figure; its two axes hold one labelled line per label and per reference.
+
+  Raises:
+    ValueError: There is no run, or no reference of that name.
+  """
+  if not runs:
+    raise ValueError('there is no run to draw; give at least one')
+  references = reference_curves.load(reference) if reference else []
+  figure = plot_style.new_figure(11, 4.6, title=title)
+  steps_axes, hours_axes = figure.subplots(1, 2, sharey=True)
+  for axes, field, x_label in (
+    (steps_axes, 'env_steps', _STEPS_LABEL),
+    (hours_axes, 'hours', _HOURS_LABEL),
+  ):
+    plot_style.decorate(axes)
+    axes.set_xlabel(x_label, color=plot_style.INK)
+    _draw_references(axes, references, field)
+    _draw_runs(axes, runs, field)
+    _limit_x(axes, runs, references, field, full_reference=full_reference)
+  steps_axes.set_ylabel(y_label, color=plot_style.INK)
+  steps_axes.xaxis.set_major_formatter(plot_style.format_count)
+  _limit_y((steps_axes, hours_axes))
+  if not any(np.isfinite(run.hours).any() for run in runs):
+    hours_axes.set_title('the runs do not say how long they took', fontsize=10)
+  figure.legend(
+    handles=_legend_handles(steps_axes), loc='outside lower center', ncols=3, frameon=False
+  )
+  plot_style.save(figure, output)
+  return figure
+
+
+def returns_by_trajectory(
+  results: Mapping[str, meta_test.MetaTestResult],
+  output: str | os.PathLike | None = None,
+  *,
+  oracle_return: float | None = None,
+  prior_return: float | None = None,
+  confidence: float = 0.95,
+  title: str = 'Return by trajectory on unseen tasks',
+) -> mpl_figure.Figure:
+  """Draws the mean return against the trajectory index, with its interval over tasks.
+
+  Args:
+    results: Meta-tests by label.
+    output: The PNG to write.
+    oracle_return: Mean return of a policy that knows the task, drawn as a line.
+    prior_return: Mean return of a policy that never adapts, drawn as a line.
+    confidence: Probability of the intervals, which need at least two tasks.
+    title: Heading.
+
+  Returns:
+    The figure, of one axes.
+
+  Raises:
+    ValueError: There is no result, or one without trajectories.
+  """
+  if not results:
+    raise ValueError('there is no meta-test to draw; give at least one')
+  from matplotlib import ticker
+
+  figure = plot_style.new_figure(7, 4.4, title=title)
+  axes = figure.subplots()
+  plot_style.decorate(axes)
+  for position, (label, result) in enumerate(results.items()):
+    color = plot_style.run_color(position)
+    returns = report.stacked_returns_by_trajectory(result)
+    index = np.arange(1, returns.shape[1] + 1)
+    axes.plot(index, returns.mean(axis=0), 'o-', color=color, linewidth=2, label=label)
+    if len(returns) > 1:
+      lower, upper = np.transpose(
+        [report.confidence_interval(column, confidence=confidence) for column in returns.T]
+      )
+      axes.fill_between(index, lower, upper, color=color, alpha=0.15, linewidth=0)
+  _draw_level(axes, oracle_return, 'oracle, knows the task', color='#009E73')
+  _draw_level(axes, prior_return, 'prior, never adapts', color='#7A7A7A')
+  _shade_exploration(axes, results)
+  axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
+  axes.set_xlabel('trajectory in the task', color=plot_style.INK)
+  axes.set_ylabel(f'return (mean, {confidence:.0%} interval over tasks)', color=plot_style.INK)
+  axes.margins(y=0.12)
+  figure.legend(loc='outside lower center', ncols=3, frameon=False)
+  plot_style.save(figure, output)
+  return figure
+
+
+def _draw_references(axes: mpl_axes.Axes, references, field: str) -> None:
+  for position, curve in enumerate(references):
+    axes.plot(
+      getattr(curve, field),
+      curve.test_return,
+      color=plot_style.REFERENCE_COLORS[position],
+      linestyle=plot_style.REFERENCE_DASHES[position],
+      linewidth=1.4,
+      label=curve.label,
+    )
+
+
+def _draw_runs(axes: mpl_axes.Axes, runs: Sequence[reference_curves.Curve], field: str) -> None:
+  labels = list(dict.fromkeys(run.label for run in runs))
+  for position, label in enumerate(labels):
+    color = plot_style.run_color(position)
+    group = [(getattr(run, field), run.test_return) for run in runs if run.label == label]
+    group = [(x[np.isfinite(x)], y[np.isfinite(x)]) for x, y in group if np.isfinite(x).any()]
+    if not group:
+      axes.plot([], [], color=color, label=label)
+      continue
+    x, stacked = _on_common_grid(group)
+    axes.plot(x, stacked.mean(axis=0), color=color, linewidth=2.2, label=_count(label, group))
+    if len(group) > 1:
+      axes.fill_between(x, stacked.min(axis=0), stacked.max(axis=0), color=color, alpha=0.18, lw=0)
+      for single_x, single_y in group:
+        axes.plot(single_x, single_y, color=color, linewidth=0.8, alpha=0.35)
+    axes.plot(x[-1], stacked[:, -1].mean(), 'o', color=color, markersize=5)
+    axes.annotate(
+      *plot_style.format_returns(stacked[:, -1].mean()),
+      (x[-1], stacked[:, -1].mean()),
+      xytext=(7, 0),
+      textcoords='offset points',
+      va='center',
+      fontsize=9,
+      fontweight='bold',
+      color=color,
+      path_effects=plot_style.outline(),
+    )
+
+
+def _on_common_grid(group) -> tuple[np.ndarray, np.ndarray]:
+  """Returns `[K]` and `[runs, K]`: runs interpolated where they overlap; one run stays as it is."""
+  if len(group) == 1:
+    return group[0][0], group[0][1][np.newaxis]
+  lower = max(x[0] for x, _ in group)
+  upper = min(x[-1] for x, _ in group)
+  if lower > upper:
+    raise ValueError(
+      f'runs of one label do not overlap (one starts at {lower:g}, one ends at {upper:g}); '
+      'give them labels of their own'
+    )
+  grid = np.unique(np.concatenate([x for x, _ in group] + [[lower, upper]]))
+  grid = grid[(grid >= lower) & (grid <= upper)]
+  return grid, np.stack([np.interp(grid, x, y) for x, y in group])
+
+
+def _limit_x(axes: mpl_axes.Axes, runs, references, field: str, *, full_reference: bool) -> None:
+  starts, ends = _ends(runs, field)
+  reference_starts, reference_ends = _ends(references, field)
+  last = max(ends, default=0.0)
+  longest = max([last, *reference_ends])
+  if not full_reference and last > 0:
+    longest = min(longest, _REFERENCE_EXTENT * last)
+  # The room on the right is for the number at the end of each curve.
+  right = max(longest, 1.12 * last) or 1.0
+  first = min([*starts, *reference_starts], default=0.0)
+  # A large initial pool would leave much of the panel empty.
+  axes.set_xlim(first - 0.05 * (right - first) if first > 0.25 * right else 0, right)
+
+
+def _ends(curves: Sequence[reference_curves.Curve], field: str) -> tuple[list, list]:
+  """Returns the first and the last finite position of each curve that has one."""
+  positions = [getattr(curve, field) for curve in curves]
+  positions = [values[np.isfinite(values)] for values in positions]
+  positions = [values for values in positions if values.size]
+  return [values.min() for values in positions], [values.max() for values in positions]
+
+
+def _limit_y(panels: Sequence[mpl_axes.Axes]) -> None:
+  """Fits the shared vertical range to what the panels show, not to what lies beyond their ends."""
+  values = []
+  for axes in panels:
+    left, right = axes.get_xlim()
+    for line in axes.get_lines():
+      x, y = np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
+      values.append(y[(x >= left) & (x <= right) & np.isfinite(y)])
+  values = np.concatenate(values)
+  lower, upper = values.min(), values.max()
+  margin = 0.06 * (upper - lower) or 1.0
+  panels[0].set_ylim(lower - margin, upper + margin)
+
+
+def _legend_handles(axes: mpl_axes.Axes) -> list:
+  """Returns the runs first, then the references, which are drawn beneath them."""
+  handles = [line for line in axes.get_lines() if not line.get_label().startswith('_')]
+  return sorted(handles, key=lambda line: line.get_color() in plot_style.REFERENCE_COLORS)
+
+
+def _draw_level(axes: mpl_axes.Axes, value: float | None, label: str, *, color: str) -> None:
+  if value is not None:
+    label = f'{label} ({plot_style.format_returns(value)[0]})'
+    axes.axhline(value, color=color, linestyle=(0, (5, 2)), linewidth=1.5, label=label)
+
+
+def _shade_exploration(axes: mpl_axes.Axes, results: Mapping[str, Any]) -> None:
+  """Marks the trajectories at the start that act on a latent drawn from the prior."""
+  trajectories = [one for result in results.values() for one in result.trajectories]
+  adapted = [one.index for one in trajectories if one.adapted]
+  num_prior = min(adapted) if adapted else 0
+  if num_prior:
+    axes.axvspan(0.5, num_prior + 0.5, color='#F1F1F1', zorder=0, linewidth=0)
+    axes.set_xlim(left=0.5)
+    axes.text(
+      0.5 + num_prior / 2,
+      0.985,
+      'exploring\n(latent from the prior)',
+      transform=axes.get_xaxis_transform(),
+      ha='center',
+      va='top',
+      fontsize=8,
+      color='#777777',
+    )
+
+
+def _count(label: str, group: Sequence[Any]) -> str:
+  return label if len(group) == 1 else f'{label} (mean and range of {len(group)} runs)'

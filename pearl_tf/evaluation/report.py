@@ -1,0 +1,239 @@
+"""Turns the trajectories of a meta-test into numbers: returns, intervals and a table to print.
+
+The definitions are those of the authors' evaluation: the *final return* is that of the last
+trajectory of a meta-test, averaged over its repeats and then over tasks. Nothing is run here;
+`evaluation.meta_test` produces what is summarized.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow_probability as tfp
+from rich import box, table
+
+if TYPE_CHECKING:
+  from pearl_tf.evaluation import meta_test
+
+_MAX_TRAJECTORY_COLUMNS = 6
+
+
+def final_returns(result: meta_test.MetaTestResult) -> dict[int, float]:
+  """Returns the final return of each task: of the last trajectory, averaged over repeats.
+
+  Args:
+    result: A meta-test.
+
+  Returns:
+    The mean undiscounted return by task index, in ascending order of the index.
+
+  Raises:
+    ValueError: The meta-test holds no trajectory.
+  """
+  return {
+    task: float(np.mean([returns[-1] for returns in repeats]))
+    for task, repeats in _returns_by_task(result).items()
+  }
+
+
+def task_returns_by_trajectory(result: meta_test.MetaTestResult) -> dict[int, np.ndarray]:
+  """Returns how the return of each task develops from its first trajectory on.
+
+  Args:
+    result: A meta-test.
+
+  Returns:
+    By task index, in ascending order, `[K] float64`: the return of the k-th trajectory averaged
+    over repeats, up to the length of the task's shortest repeat. (Repeats differ in length where
+    episodes end early and more of them fit into the budget of steps.)
+
+  Raises:
+    ValueError: The meta-test holds no trajectory.
+  """
+  curves = {}
+  for task, repeats in _returns_by_task(result).items():
+    shortest = min(len(returns) for returns in repeats)
+    curves[task] = np.mean([returns[:shortest] for returns in repeats], axis=0)
+  return curves
+
+
+def returns_by_trajectory(result: meta_test.MetaTestResult) -> np.ndarray:
+  """Returns how the return develops from the first trajectory on, averaged over tasks.
+
+  Args:
+    result: A meta-test.
+
+  Returns:
+    `[K] float64`, the mean over repeats and then over tasks, cut to the shortest.
+
+  Raises:
+    ValueError: The meta-test holds no trajectory.
+  """
+  return np.mean(stacked_returns_by_trajectory(result), axis=0)
+
+
+def stacked_returns_by_trajectory(result: meta_test.MetaTestResult) -> np.ndarray:
+  """Returns `[tasks, K] float64`: `task_returns_by_trajectory` of all tasks, cut to the shortest.
+
+  Raises:
+    ValueError: The meta-test holds no trajectory.
+  """
+  curves = list(task_returns_by_trajectory(result).values())
+  shortest = min(len(curve) for curve in curves)
+  return np.stack([curve[:shortest] for curve in curves])
+
+
+def confidence_interval(
+  values: Sequence[float] | np.ndarray, *, confidence: float = 0.95
+) -> tuple[float, float] | None:
+  """Returns an interval for the mean of independent values, by Student's t distribution.
+
+  Mathematical Details:
+    mean +- q * s / sqrt(n), with s the standard deviation of n - 1 degrees of freedom and q the
+    (1 + confidence) / 2 quantile of Student's t with as many degrees of freedom.
+
+  Args:
+    values: `[n]`, for example one mean return per task.
+    confidence: Probability with which such intervals hold the true mean.
+
+  Returns:
+    Its lower and upper end; None where fewer than two values leave the spread unknown.
+
+  Raises:
+    ValueError: `confidence` is not between 0 and 1.
+  """
+  if not 0 < confidence < 1:
+    raise ValueError(f'confidence must be between 0 and 1, got {confidence}; 0.95 is usual')
+  values = np.asarray(values, np.float64)
+  if values.size < 2:
+    return None
+  student = tfp.distributions.StudentT(
+    df=np.float64(values.size - 1), loc=np.float64(0), scale=np.float64(1)
+  )
+  quantile = float(student.quantile(np.float64((1 + confidence) / 2)))
+  half_width = quantile * float(np.std(values, ddof=1)) / np.sqrt(values.size)
+  mean = float(np.mean(values))
+  return float(mean - half_width), float(mean + half_width)
+
+
+def summarize(result: meta_test.MetaTestResult, confidence: float = 0.95) -> dict[str, Any]:
+  """Summarizes a meta-test as plain data that `json.dump` takes.
+
+  Args:
+    result: A meta-test.
+    confidence: Probability of the interval over tasks.
+
+  Returns:
+    A dictionary of
+      `final_return`: the mean over tasks of `final_returns`;
+      `final_return_std`: their standard deviation over tasks (n - 1; None for one task);
+      `final_return_interval`: `[lower, upper]` for the mean over tasks, None for one task;
+      `confidence`: that of the interval;
+      `returns_by_trajectory`: list of the mean returns by trajectory index;
+      `tasks`: a list, one per task, of `index`, `parameters`, `final_return` and
+        `returns_by_trajectory`;
+      `num_tasks`, `num_repeats`, `env_steps`, `seconds`: what it took.
+
+  Raises:
+    ValueError: The meta-test holds no trajectory, or `confidence` is not between 0 and 1.
+  """
+  finals = final_returns(result)
+  curves = task_returns_by_trajectory(result)
+  values = np.array(list(finals.values()))
+  interval = confidence_interval(values, confidence=confidence)
+  parameters = {one.task.index: one.task.parameters for one in result.trajectories}
+  return {
+    'final_return': float(np.mean(values)),
+    'final_return_std': float(np.std(values, ddof=1)) if values.size > 1 else None,
+    'final_return_interval': None if interval is None else list(interval),
+    'confidence': float(confidence),
+    'returns_by_trajectory': returns_by_trajectory(result).tolist(),
+    'tasks': [
+      {
+        'index': index,
+        'parameters': np.asarray(parameters[index], np.float64).ravel().tolist(),
+        'final_return': final,
+        'returns_by_trajectory': curves[index].tolist(),
+      }
+      for index, final in finals.items()
+    ],
+    'num_tasks': len(finals),
+    'num_repeats': len({trajectory.repeat for trajectory in result.trajectories}),
+    'env_steps': int(result.env_steps),
+    'seconds': float(result.seconds),
+  }
+
+
+def format_table(
+  summary: Mapping[str, Any], *, title: str | None = None, max_tasks: int | None = None
+) -> table.Table:
+  """Lays a summary out as a table for terminals: a row per task, and the mean as the last row.
+
+  Args:
+    summary: What `summarize` returned, or its JSON read back.
+    title: Printed above it.
+    max_tasks: Shows only so many tasks; the mean is over all of them nevertheless. Of many
+      trajectories a selection is shown too.
+
+  Returns:
+    A renderable for `rich.console.Console().print`.
+  """
+  shown = _spread(len(summary['returns_by_trajectory']), _MAX_TRAJECTORY_COLUMNS)
+  rows = summary['tasks'] if max_tasks is None else summary['tasks'][:max_tasks]
+  layout = table.Table(
+    title=title, box=box.SIMPLE_HEAD, show_footer=True, caption=_caption(summary)
+  )
+  layout.add_column('task', justify='right', footer='mean')
+  layout.add_column('parameters')
+  for index in shown:
+    mean = summary['returns_by_trajectory'][index]
+    layout.add_column(f'return {index + 1}', justify='right', footer=f'{mean:.1f}')
+  layout.add_column('final return', justify='right', footer=_mean_and_half_width(summary))
+  for row in rows:
+    layout.add_row(
+      str(row['index']),
+      ' '.join(f'{parameter:.3g}' for parameter in row['parameters']),
+      *(f'{row["returns_by_trajectory"][index]:.1f}' for index in shown),
+      f'{row["final_return"]:.1f}',
+    )
+  hidden = len(summary['tasks']) - len(rows)
+  if hidden:
+    layout.add_row('...', f'({hidden} more)')
+  return layout
+
+
+def _returns_by_task(result: meta_test.MetaTestResult) -> dict[int, list[list[float]]]:
+  """Groups the returns by task, then by repeat, each in ascending order of trajectory index."""
+  if not result.trajectories:
+    raise ValueError('the meta-test holds no trajectory; nothing can be reported')
+  grouped: dict[int, dict[int, dict[int, float]]] = {}
+  for trajectory in result.trajectories:
+    repeats = grouped.setdefault(trajectory.task.index, {})
+    repeats.setdefault(trajectory.repeat, {})[trajectory.index] = trajectory.episode_return
+  return {
+    task: [[returns[index] for index in sorted(returns)] for returns in grouped[task].values()]
+    for task in sorted(grouped)
+  }
+
+
+def _spread(count: int, limit: int) -> list[int]:
+  """Returns at most `limit` of the indices below `count`, the first and the last among them."""
+  return np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(int)).tolist()
+
+
+def _mean_and_half_width(summary: Mapping[str, Any]) -> str:
+  interval = summary['final_return_interval']
+  text = f'{summary["final_return"]:.1f}'
+  return text if interval is None else f'{text} ± {(interval[1] - interval[0]) / 2:.1f}'
+
+
+def _caption(summary: Mapping[str, Any]) -> str:
+  text = (
+    f'{summary["num_tasks"]} tasks x {summary["num_repeats"]} repeats, '
+    f'{summary["env_steps"]:,} env steps in {summary["seconds"]:.1f} s'
+  )
+  if summary['final_return_interval'] is not None:
+    text += f'; ± {summary["confidence"]:.0%} interval over tasks'
+  return text

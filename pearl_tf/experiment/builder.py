@@ -1,0 +1,157 @@
+"""Builds every part of an experiment from the configuration in force.
+
+This module is the one definition of an experiment; process layouts (`local_loop`, evaluation,
+export) call the same builder and differ only in which parts they ask for.
+"""
+
+import functools
+import pathlib
+
+import tensorflow as tf
+
+from pearl_tf.agents import pearl_agent
+from pearl_tf.collect import acting, collector, rollout, schedule
+from pearl_tf.data import specs
+from pearl_tf.environments import gymnasium_adapter, registry
+from pearl_tf.evaluation import meta_test
+from pearl_tf.experiment import learner, numerics, run_folder, seeds, tasks, training
+from pearl_tf.replay import cache, direct_sampler, feeder, packing, server, writer
+
+
+class Builder:
+  """Parts of an experiment, made when first asked for.
+
+  gin must have been loaded (`pearl_tf.experiment.config`). Numbers that contradict each other are
+  refused here, before anything long starts.
+  """
+
+  def __init__(self, seed: int, folder: run_folder.RunFolder | None = None):
+    """Checks the configuration and makes the first environment.
+
+    Args:
+      seed: the run's seed.
+      folder: keeps the task split: read from there if it exists, else written there. None for an
+        experiment that is not kept.
+
+    Raises:
+      ValueError: if a number is impossible or the environment is unknown.
+    """
+    numerics.set_matmul_precision()
+    numerics.set_op_determinism()
+    self.seed = seed
+    self.training = training.Training()
+    self.schedule = schedule.CollectSchedule()
+    self.training.check_context(self.schedule)
+    self.meta_test = meta_test.MetaTest()
+    self._environments = [self._make_environment()]
+    self.tasks = self._task_split(folder)
+    first = self._environments[0]
+    self.domain = specs.DomainSpec(
+      observation_size=first.observation_spec().shape[0],
+      action_size=first.action_spec().shape[0],
+    )
+    self.layout = packing.PackedLayout(*self.domain)
+
+  def _make_environment(self) -> gymnasium_adapter.GymnasiumAdapter:
+    return gymnasium_adapter.GymnasiumAdapter(
+      registry.make(), max_episode_steps=self.training.max_episode_steps
+    )
+
+  def _task_split(self, folder: run_folder.RunFolder | None) -> tasks.TaskSplit:
+    if folder is not None and folder.tasks.is_file():
+      return tasks.load(folder.tasks)
+    default_seed = int(seeds.sequence(self.seed, seeds.Stream.TASKS).generate_state(1)[0])
+    split = tasks.sample_task_split(
+      self._environments[0].gymnasium_env.unwrapped, default_seed=default_seed
+    )
+    if folder is not None:
+      tasks.save(split, folder.tasks)
+    return split
+
+  def environments(self, number: int) -> list[gymnasium_adapter.GymnasiumAdapter]:
+    """Returns the first `number` environments of a pool that grows as needed."""
+    while len(self._environments) < number:
+      self._environments.append(self._make_environment())
+    return self._environments[:number]
+
+  @functools.cached_property
+  def agent(self) -> pearl_agent.PearlAgent:
+    """The agent, with fresh variables."""
+    counter = tf.Variable(0, dtype=tf.int64, trainable=False, name='train_step')
+    agent = pearl_agent.PearlAgent(self.domain, train_step_counter=counter, seed=self.seed)
+    agent.initialize()
+    return agent
+
+  def make_rollout(self, *, deterministic: bool, num_environments: int) -> rollout.Rollout:
+    """Returns a rollout of the agent's greedy (meta-test) or exploring (collection) policy."""
+    policy = self.agent.policy if deterministic else self.agent.collect_policy
+    return rollout.Rollout(
+      self.environments(num_environments),
+      acting.Acting(self.domain, policy, self.agent.infer_posterior),
+    )
+
+  def make_collector(self, replay: 'Replay') -> collector.Collector:
+    """Returns the collector of training data."""
+    number = min(self.training.num_environments, len(self.tasks.train))
+    number = max(number, min(self.training.num_environments, self.schedule.tasks_per_iteration))
+    return collector.Collector(
+      self.make_rollout(deterministic=False, num_environments=number),
+      replay.writer,
+      self.schedule,
+      context_size=self.training.context_size,
+    )
+
+  def make_learner(self, replay: 'Replay') -> learner.Learner:
+    """Returns the learner on the configured sampler."""
+    return learner.Learner(
+      self.agent, replay.sampler, seed=seeds.sequence(self.seed, seeds.Stream.REPLAY)
+    )
+
+
+class Replay:
+  """The replay of one process: server, writer, learner-side cache and sampler."""
+
+  def __init__(
+    self,
+    builder: Builder,
+    *,
+    restore_from: pathlib.Path | None = None,
+    scratch_directory: pathlib.Path | None = None,
+  ):
+    """Starts the server.
+
+    Args:
+      builder: the experiment.
+      restore_from: replay part of a checkpoint; None starts empty.
+      scratch_directory: where checkpoints are written before they are moved to their place.
+    """
+    num_tasks = len(builder.tasks.train)
+    sizes = {
+      'meta_batch_size': builder.training.meta_batch_size,
+      'context_size': builder.training.context_size,
+      'batch_size': builder.training.batch_size,
+    }
+    self.server = server.ReplayServer(
+      builder.layout, num_tasks, restore_from=restore_from, scratch_directory=scratch_directory
+    )
+    self.writer = writer.ReplayWriter(
+      self.server.client, builder.layout, max_pending_episodes=16
+    )
+    self.cache = cache.ReplayCache(builder.layout, num_tasks)
+    self._feeder = feeder.Feeder(self.server.address, builder.layout)
+    if builder.training.sampler == 'cache':
+      self.sampler = cache.CacheSampler(self.cache, **sizes)
+    else:
+      self.sampler = direct_sampler.DirectSampler(
+        self.server.address, builder.layout, num_tasks, **sizes
+      )
+
+  def drain(self) -> int:
+    """Takes what was collected since the last call into the learner's cache."""
+    return self._feeder.drain(self.cache)
+
+  def stop(self) -> None:
+    """Closes the writer and stops the server."""
+    self.writer.close()
+    self.server.stop()
+

@@ -1,0 +1,148 @@
+"""Checkpoints of a whole run: variables, replay and progress as one folder that appears at once.
+
+A checkpoint is staged under a name that starts with a dot and renamed when every part is on disk,
+so a process that dies half-way leaves the former checkpoint as it was. TensorFlow's own manager
+cannot make variables, the replay server's tables and the progress file appear together.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+_VARIABLES = 'variables'
+_PROGRESS = 'progress.json'
+_REPLAY = 'reverb'  # The folder that `ReplayServer.checkpoint` makes.
+_STAGED_PREFIX = '.staged-'
+
+
+class CheckpointError(RuntimeError):
+  """A checkpoint is missing or cannot be read; the message names it."""
+
+
+class Checkpoints:
+  """A folder of numbered checkpoints of which the newest few are kept."""
+
+  def __init__(self, directory: pathlib.Path, *, prefix: str, keep: int = 2):
+    """Opens a folder and removes what a dying process may have staged there.
+
+    Args:
+      directory: the folder, created if need be.
+      prefix: names the kind of checkpoint, for example 'latest' or 'best'.
+      keep: how many to keep, at least 1.
+
+    Raises:
+      ValueError: if `keep` is not positive.
+    """
+    if keep < 1:
+      raise ValueError(f'at least one checkpoint must be kept, got keep={keep}')
+    self._directory = directory
+    self._prefix = prefix
+    self._keep = keep
+
+  def save(
+    self,
+    number: int,
+    variables: dict[str, Any],
+    progress: dict[str, Any],
+    *,
+    save_replay: Callable[[pathlib.Path], Any] | None = None,
+  ) -> pathlib.Path:
+    """Writes a checkpoint and removes the oldest ones.
+
+    Args:
+      number: grows from checkpoint to checkpoint, for example the gradient step.
+      variables: trackable objects by name.
+      progress: plain data.
+      save_replay: writes the replay into the folder it is given; None for weights only.
+
+    Returns:
+      The folder of the checkpoint.
+    """
+    self._directory.mkdir(parents=True, exist_ok=True)
+    self.remove_staged()
+    staged = self._directory / f'{_STAGED_PREFIX}{self._prefix}-{number}'
+    staged.mkdir()
+    tf.train.Checkpoint(**variables).write(str(staged / _VARIABLES))
+    if save_replay is not None:
+      save_replay(staged)
+    (staged / _PROGRESS).write_text(json.dumps(progress))
+    _sync(staged)
+    final = self._directory / f'{self._prefix}-{number:012d}'
+    if final.exists():
+      shutil.rmtree(final)
+    os.replace(staged, final)
+    _sync_folder(self._directory)
+    for old in self.all()[: -self._keep]:
+      shutil.rmtree(old)
+    return final
+
+  def remove_staged(self) -> None:
+    """Removes what a process that died while saving left behind."""
+    for leftover in self._directory.glob(f'{_STAGED_PREFIX}{self._prefix}-*'):
+      shutil.rmtree(leftover)
+
+  def all(self) -> list[pathlib.Path]:
+    """Returns the folders of all complete checkpoints, oldest first."""
+    return sorted(self._directory.glob(f'{self._prefix}-*'))
+
+  def latest(self) -> pathlib.Path | None:
+    """Returns the newest checkpoint, None if there is none."""
+    checkpoints = self.all()
+    return checkpoints[-1] if checkpoints else None
+
+
+def progress(checkpoint: pathlib.Path) -> dict[str, Any]:
+  """Returns the plain data of a checkpoint."""
+  return json.loads((checkpoint / _PROGRESS).read_text())
+
+
+def replay_folder(checkpoint: pathlib.Path) -> pathlib.Path:
+  """Returns where a checkpoint keeps its replay."""
+  return checkpoint / _REPLAY
+
+
+def restore(checkpoint: pathlib.Path, variables: dict[str, Any], *, partial: bool = False) -> None:
+  """Reads the variables of a checkpoint.
+
+  Args:
+    checkpoint: folder of the checkpoint.
+    variables: trackable objects by the names they were saved under.
+    partial: whether the checkpoint may hold more than `variables` (evaluation needs the agent of a
+      training checkpoint and nothing else).
+
+  Raises:
+    CheckpointError: if the checkpoint cannot be read or lacks a variable.
+  """
+  try:
+    status = tf.train.Checkpoint(**variables).read(str(checkpoint / _VARIABLES))
+    status.assert_existing_objects_matched()
+    if partial:
+      status.expect_partial()
+    else:
+      status.assert_consumed()
+  except (tf.errors.OpError, AssertionError, ValueError) as error:
+    raise CheckpointError(
+      f'checkpoint {checkpoint} does not fit this experiment or is damaged: {error}'
+    ) from error
+
+
+def _sync(folder: pathlib.Path) -> None:
+  """Forces every file below a folder to disk."""
+  for path in folder.rglob('*'):
+    if path.is_file():
+      with path.open('rb') as file:
+        os.fsync(file.fileno())
+  _sync_folder(folder)
+
+
+def _sync_folder(folder: pathlib.Path) -> None:
+  descriptor = os.open(folder, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)

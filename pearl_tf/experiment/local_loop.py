@@ -1,0 +1,342 @@
+"""Meta-training in one process: collect, train, evaluate, checkpoint, and go on where it stopped.
+
+This module owns the order of things and the progress of a run. Everything it calls draws its
+randomness from the seed and a counter kept in the progress, so whatever the moment a run dies, the
+one resumed from its last checkpoint reports what the uninterrupted run would have reported.
+"""
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from pearl_tf.evaluation import meta_test, report
+from pearl_tf.experiment import builder as builder_lib
+from pearl_tf.experiment import checkpoints, config, console, interruption, learner, metrics
+from pearl_tf.experiment import run_folder, seeds
+
+LATEST = 'latest'
+BEST = 'best'
+
+
+@dataclasses.dataclass
+class Progress:
+  """How far a run has come: plain data, saved with every checkpoint.
+
+  Attributes:
+    has_initial_pool: whether the initial pool was collected.
+    iteration: finished iterations.
+    collected_iterations: iterations whose data was collected; ahead of `iteration` by one while it
+      trains.
+    env_steps: training transitions collected.
+    best_return: best final test return so far.
+    collect_returns: mean return per phase of the current iteration's data.
+    scalar_sums: sums of the training scalars over the current iteration.
+    num_summed: training steps in those sums.
+    num_saves: checkpoints written so far; numbers them.
+    seconds: wall-clock seconds by activity, all processes of the run together.
+    replay_writer: state of the replay writer.
+  """
+
+  has_initial_pool: bool = False
+  iteration: int = 0
+  collected_iterations: int = 0
+  env_steps: int = 0
+  best_return: float | None = None
+  collect_returns: dict[str, float] = dataclasses.field(default_factory=dict)
+  scalar_sums: dict[str, float] = dataclasses.field(default_factory=dict)
+  num_summed: int = 0
+  num_saves: int = 0
+  seconds: dict[str, float] = dataclasses.field(
+    default_factory=lambda: dict.fromkeys(console.PHASES, 0.0)
+  )
+  replay_writer: dict = dataclasses.field(default_factory=dict)
+
+
+def train(
+  root_dir: str | os.PathLike,
+  *,
+  gin_files: Sequence[str],
+  gin_bindings: Sequence[str] = (),
+  seed: int = 0,
+) -> bool:
+  """Trains into a run folder, from the start or from its last checkpoint.
+
+  Args:
+    root_dir: the run folder.
+    gin_files: configuration files.
+    gin_bindings: single bindings, override the files.
+    seed: the run's seed.
+
+  Returns:
+    True at the end of the run, False if a signal asked to stop.
+
+  Raises:
+    ConfigError: if the configuration cannot be parsed.
+    ValueError: if a number in it is impossible or the environment is unknown.
+    RunFolderError: if the folder belongs to another run or is in use.
+    DivergenceError: if training stops being finite.
+    EnvironmentFault: if an environment breaks its contract.
+  """
+  config_text = config.load(gin_files, gin_bindings)
+  folder = run_folder.RunFolder(root_dir)
+  builder_lib.Builder(seed)  # Whatever is impossible is refused before the folder is touched.
+  with folder.lock():
+    folder.claim(config_text, seed)
+    loop = LocalLoop(builder_lib.Builder(seed, folder), folder)
+    try:
+      return loop.run()
+    finally:
+      loop.close()
+
+
+class LocalLoop:
+  """One run in one process."""
+
+  def __init__(self, builder: builder_lib.Builder, folder: run_folder.RunFolder):
+    """Builds every part and restores the newest checkpoint of the folder, if there is one.
+
+    Args:
+      builder: the experiment.
+      folder: the run folder, already claimed for this experiment.
+    """
+    self._builder = builder
+    self._folder = folder
+    self._training = builder.training
+    self._latest = checkpoints.Checkpoints(
+      folder.checkpoints, prefix=LATEST, keep=self._training.checkpoints_to_keep
+    )
+    self._best = checkpoints.Checkpoints(folder.checkpoints, prefix=BEST, keep=1)
+    self._latest.remove_staged()
+    self._best.remove_staged()
+    self._agent = builder.agent
+    self._restore()
+    self._collector = builder.make_collector(self._replay)
+    self._learner = builder.make_learner(self._replay)
+    num_sessions = max(len(builder.tasks.test), len(builder.tasks.train))
+    self._evaluation = builder.make_rollout(
+      deterministic=True,
+      num_environments=min(self._training.num_environments, 4 * num_sessions),
+    )
+    self._console: console.Console | None = None
+
+  @property
+  def progress(self) -> Progress:
+    """How far the run has come."""
+    return self._progress
+
+  @property
+  def gradient_steps(self) -> int:
+    """Training steps taken, all processes of the run together."""
+    return int(self._agent.train_step_counter)
+
+  def _restore(self) -> None:
+    scratch = self._folder.scratch()
+    newest = self._latest.latest()
+    if newest is None:
+      self._progress = Progress()
+      self._replay = builder_lib.Replay(self._builder, scratch_directory=scratch)
+      return
+    self._progress = Progress(**checkpoints.progress(newest))
+    self._replay = builder_lib.Replay(
+      self._builder,
+      restore_from=checkpoints.replay_folder(newest),
+      scratch_directory=scratch,
+    )
+    self._replay.writer.restore(self._progress.replay_writer)
+    checkpoints.restore(newest, self._variables())
+
+  def _variables(self) -> dict:
+    return {'agent': self._agent, 'cache': self._replay.cache}
+
+  def run(self) -> bool:
+    """Trains to the last iteration.
+
+    Returns:
+      True at the end of the run, False if a signal asked to stop (everything is saved then).
+
+    Raises:
+      DivergenceError: if training stops being finite; the last checkpoint is from before.
+      EnvironmentFault: if an environment breaks its contract.
+    """
+    progress = self._progress
+    with (
+      interruption.Interruption() as stop,
+      metrics.MetricsWriter(self._folder.root) as writer,
+      console.Console(
+        num_iterations=self._training.num_iterations,
+        start_iteration=progress.iteration,
+        start_gradient_steps=self.gradient_steps,
+        best_return=progress.best_return,
+        title=f'PEARL {self._folder.root}',
+      ) as self._console,
+    ):
+      writer.truncate_after(progress.iteration)
+      if progress.has_initial_pool:
+        self._console.message(
+          f'continuing from iteration {progress.iteration}, {progress.env_steps:,} env steps, '
+          f'{self.gradient_steps:,} gradient steps'
+        )
+      else:
+        self._timed('collect', self._fill_initial_pool)
+        self._timed('checkpoint', self._save)
+      while progress.iteration < self._training.num_iterations:
+        if stop.requested or not self._iterate(writer, stop):
+          self._timed('checkpoint', self._save)
+          self._console.message(
+            f'stopped by {stop.requested.name}; everything is saved, the same command continues'
+          )
+          return False
+      return True
+
+  def close(self) -> None:
+    """Stops the replay server."""
+    self._replay.stop()
+
+  def _timed(self, activity: str, function: Callable, *args):
+    self._console.phase(activity)
+    started = time.monotonic()
+    result = function(*args)
+    self._progress.seconds[activity] += time.monotonic() - started
+    return result
+
+  def _fill_initial_pool(self) -> None:
+    seed = seeds.sequence(self._builder.seed, seeds.Stream.INITIAL_POOL)
+    collected = self._collector.fill(self._builder.tasks.train, seed=seed)
+    self._replay.drain()
+    self._progress.env_steps += collected.env_steps
+    self._progress.has_initial_pool = True
+
+  def _iterate(self, writer: metrics.MetricsWriter, stop: interruption.Interruption) -> bool:
+    """Runs the rest of the current iteration; returns False if a signal cut it short."""
+    progress = self._progress
+    if progress.collected_iterations == progress.iteration:
+      self._timed('collect', self._collect)
+    target = (progress.iteration + 1) * self._training.gradient_steps_per_iteration
+    while self.gradient_steps < target:
+      if stop.requested:
+        return False
+      steps = min(self._training.steps_per_call, target - self.gradient_steps)
+      self._timed('train', self._train, steps)
+    is_last = progress.iteration + 1 == self._training.num_iterations
+    values = self._training_values()
+    test_return = None
+    if is_last or (progress.iteration + 1) % self._training.evaluation_interval == 0:
+      evaluation = self._timed('evaluate', self._evaluate)
+      values |= evaluation
+      test_return = evaluation['test/final_return']
+    progress.iteration += 1
+    progress.scalar_sums, progress.num_summed = {}, 0
+    counters = {
+      'iteration': progress.iteration,
+      'env_steps': progress.env_steps,
+      'gradient_steps': self.gradient_steps,
+    }
+    # Before the checkpoint: a resumed run drops lines that its checkpoint does not know of, but
+    # could not write one that is missing.
+    writer.write(values | self._times(), **counters)
+    self._keep_if_best(test_return)
+    if is_last or progress.iteration % self._training.checkpoint_interval == 0:
+      self._timed('checkpoint', self._save)
+    self._console.update(**counters, test_return=test_return)
+    return True
+
+  def _collect(self) -> None:
+    progress = self._progress
+    random = np.random.default_rng(
+      seeds.sequence(self._builder.seed, seeds.Stream.VISITS, progress.iteration)
+    )
+    train_tasks = self._builder.tasks.train
+    drawn = random.integers(len(train_tasks), size=self._builder.schedule.tasks_per_iteration)
+    collected = self._collector.visit(
+      [train_tasks[index] for index in drawn],
+      seed=seeds.sequence(self._builder.seed, seeds.Stream.COLLECT, progress.iteration),
+    )
+    self._replay.drain()
+    progress.env_steps += collected.env_steps
+    progress.collect_returns = collected.returns
+    progress.collected_iterations += 1
+
+  def _train(self, num_steps: int) -> None:
+    sums = self._learner.run(num_steps)
+    progress = self._progress
+    progress.scalar_sums = {
+      name: progress.scalar_sums.get(name, 0.0) + total for name, total in sums.items()
+    }
+    progress.num_summed += num_steps
+
+  def _training_values(self) -> dict[str, float]:
+    progress = self._progress
+    values = {name: total / progress.num_summed for name, total in progress.scalar_sums.items()}
+    returns = {f'collect/return/{name}': r for name, r in progress.collect_returns.items()}
+    return values | returns
+
+  def _evaluate(self) -> dict[str, float]:
+    """Meta-tests on the test tasks and on as many random training tasks."""
+    iteration, tasks = self._progress.iteration, self._builder.tasks
+    random = np.random.default_rng(
+      seeds.sequence(self._builder.seed, seeds.Stream.EVALUATE_TRAIN, iteration)
+    )
+    number = min(len(tasks.test), len(tasks.train))
+    chosen = random.choice(len(tasks.train), size=number, replace=False)
+    values = {}
+    for name, stream, subset in (
+      ('test', seeds.Stream.EVALUATE_TEST, tasks.test),
+      ('train', seeds.Stream.EVALUATE_TRAIN, [tasks.train[index] for index in chosen]),
+    ):
+      result = self._builder.meta_test.run(
+        subset, self._evaluation, seed=seeds.sequence(self._builder.seed, stream, iteration)
+      )
+      values |= _values(name, result)
+    return values
+
+  def _keep_if_best(self, test_return: float | None) -> None:
+    progress = self._progress
+    if test_return is None:
+      return
+    if progress.best_return is None or test_return > progress.best_return:
+      progress.best_return = test_return
+      self._timed(
+        'checkpoint',
+        lambda: self._best.save(
+          self.gradient_steps, {'agent': self._agent}, dataclasses.asdict(progress)
+        ),
+      )
+
+  def _save(self) -> None:
+    broken = [v.name for v in self._agent.variables if not np.isfinite(v.numpy()).all()]
+    if broken:
+      raise learner.DivergenceError(
+        f'weights are not finite after gradient step {self.gradient_steps}: {broken[:3]}; nothing '
+        'was saved, the last checkpoint is from before'
+      )
+    self._progress.replay_writer = self._replay.writer.state()
+    self._progress.num_saves += 1
+    self._latest.save(
+      self._progress.num_saves,
+      self._variables(),
+      dataclasses.asdict(self._progress),
+      save_replay=self._replay.server.checkpoint,
+    )
+
+  def _times(self) -> dict[str, float]:
+    seconds = self._progress.seconds
+    total = sum(seconds.values())
+    values = {f'time/{activity}_seconds': spent for activity, spent in seconds.items()}
+    return values | {'time/total_hours': total / 3600, 'time/memory_gib': _memory_gib()}
+
+
+def _values(name: str, result: meta_test.MetaTestResult) -> dict[str, float]:
+  """Returns the metrics of one meta-test."""
+  return {
+    f'{name}/final_return': float(np.mean(list(report.final_returns(result).values()))),
+    f'{name}/return_by_trajectory': report.returns_by_trajectory(result),
+  }
+
+
+def _memory_gib() -> float:
+  """Returns the resident memory of this process."""
+  with open('/proc/self/statm') as file:
+    return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 2**30

@@ -1,0 +1,78 @@
+"""The tasks of a run: sampled once, split into training and test tasks, kept in `tasks.json`."""
+
+import json
+import pathlib
+from typing import NamedTuple
+
+import gin
+import numpy as np
+
+from pearl_tf.data import types
+from pearl_tf.environments import meta_env
+
+
+class TaskSplit(NamedTuple):
+  """Tasks the agent learns on and tasks it is tested on."""
+
+  train: list[types.Task]
+  test: list[types.Task]
+
+
+@gin.configurable
+def sample_task_split(
+  environment: meta_env.MetaEnv,
+  *,
+  default_seed: int,
+  num_train: int = gin.REQUIRED,
+  num_test: int | None = None,
+  seed: int | None = None,
+) -> TaskSplit:
+  """Samples the tasks of a run.
+
+  Args:
+    environment: the unwrapped environment, which knows its family.
+    default_seed: used where `seed` is None.
+    num_train: number of training tasks, the first of the sampled list.
+    num_test: number of held-out test tasks, the last of the sampled list; None to test on the
+      training tasks, as the two-direction domains of the paper do.
+    seed: fixes the tasks independently of the run's seed, as the reference does for some domains.
+
+  Returns:
+    The split; task indices number the sampled list.
+
+  Raises:
+    ValueError: if a number is not positive.
+  """
+  if num_train < 1:
+    raise ValueError(f'sample_task_split.num_train must be positive, got {num_train}')
+  if num_test is not None and num_test < 1:
+    raise ValueError(
+      f'sample_task_split.num_test must be positive, or None to test on the training tasks, '
+      f'got {num_test}'
+    )
+  tasks = environment.sample_tasks(
+    num_train + (num_test or 0), default_seed if seed is None else seed
+  )
+  train = tasks[:num_train]
+  return TaskSplit(train=train, test=train if num_test is None else tasks[num_train:])
+
+
+def save(split: TaskSplit, path: pathlib.Path) -> None:
+  """Writes a split as JSON."""
+
+  def plain(tasks: list[types.Task]) -> list[dict]:
+    return [{'index': task.index, 'parameters': task.parameters.tolist()} for task in tasks]
+
+  path.write_text(json.dumps({'train': plain(split.train), 'test': plain(split.test)}, indent=1))
+
+
+def load(path: pathlib.Path) -> TaskSplit:
+  """Reads what `save` wrote."""
+
+  def tasks(entries: list[dict]) -> list[types.Task]:
+    return [
+      types.Task(entry['index'], np.asarray(entry['parameters'], np.float32)) for entry in entries
+    ]
+
+  content = json.loads(path.read_text())
+  return TaskSplit(train=tasks(content['train']), test=tasks(content['test']))

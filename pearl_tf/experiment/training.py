@@ -1,0 +1,74 @@
+"""The size of a meta-training run: iterations, batches, intervals. Plain numbers, checked at once."""
+
+import dataclasses
+
+import gin
+
+from pearl_tf.collect import schedule
+
+SAMPLERS = ('cache', 'direct')
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """How long and on what batches to train (reference implementation, `docs/algorithm.md`).
+
+  Attributes:
+    num_iterations: iterations of collect, train, evaluate.
+    gradient_steps_per_iteration: training steps per iteration.
+    meta_batch_size: tasks per training step, drawn with replacement.
+    context_size: context transitions per task and training step, drawn with replacement.
+    batch_size: RL transitions per task and training step, drawn with replacement.
+    max_episode_steps: time limit of every episode; not a termination.
+    num_environments: environments stepped in parallel.
+    sampler: 'cache' (learner-side rings) or 'direct' (from the Reverb tables, for replay larger
+      than memory).
+    steps_per_call: training steps per compiled call; also how soon Ctrl-C is noticed.
+    evaluation_interval: iterations between meta-tests; the last iteration always evaluates.
+    checkpoint_interval: iterations between checkpoints; the initial pool, the last iteration and an
+      interruption always save one.
+    checkpoints_to_keep: complete checkpoints to keep.
+  """
+
+  num_iterations: int = 500
+  gradient_steps_per_iteration: int = 2000
+  meta_batch_size: int = 16
+  context_size: int = 64
+  batch_size: int = 256
+  max_episode_steps: int = 200
+  num_environments: int = 32
+  sampler: str = 'cache'
+  steps_per_call: int = 20
+  evaluation_interval: int = 1
+  checkpoint_interval: int = 5
+  checkpoints_to_keep: int = 2
+
+  def __post_init__(self):
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if field.type in (int, 'int') and value < 1:
+        raise ValueError(f'Training.{field.name} must be positive, got {value}')
+    if self.sampler not in SAMPLERS:
+      raise ValueError(f'Training.sampler must be one of {SAMPLERS}, got {self.sampler!r}')
+
+  def check_context(self, collect: schedule.CollectSchedule) -> None:
+    """Checks that a context can be collected that deserves `context_size` draws.
+
+    Draws are with replacement, so somewhat more draws than transitions are legitimate (the
+    reference draws 1024 of 1000 for the sparse point robot).
+
+    Args:
+      collect: the schedule that fills the contexts.
+
+    Raises:
+      ValueError: if `context_size` is more than twice what a context can ever hold.
+    """
+    largest = max(collect.initial_steps, collect.prior_steps + collect.posterior_steps)
+    largest += self.max_episode_steps - 1  # Whole episodes: a phase overshoots by less than one.
+    if self.context_size > 2 * largest:
+      raise ValueError(
+        f'Training.context_size = {self.context_size} can never be collected: a context holds at '
+        f'most {largest} transitions (CollectSchedule.prior_steps + .posterior_steps, or '
+        f'.initial_steps, by whole episodes). Lower context_size or collect more per visit.'
+      )

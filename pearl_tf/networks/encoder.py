@@ -1,0 +1,175 @@
+"""Context encoders: from transitions of a task to a belief over its latent.
+
+This module owns inference q(z | c). Every encoder offers the same three verbs, so that agent,
+policy, evaluation and checkpoints need not know which one is in use: `infer_posterior(context)`,
+`prior(batch_shape)` and `has_bottleneck`.
+"""
+
+import abc
+from collections.abc import Sequence
+
+import gin
+import tensorflow as tf
+from tf_agents.networks import network
+
+from pearl_tf.data import types
+from pearl_tf.inference import gaussian, posterior
+from pearl_tf.networks import layers
+
+
+def context_features(context: types.ContextBatch, use_next_observation: bool) -> tf.Tensor:
+  """Concatenates what the encoder sees of each transition.
+
+  Padding is replaced by zeros before it reaches a network: NaN times zero would still be NaN.
+
+  Args:
+    context: transitions with leading dimensions `[T, N]`.
+    use_next_observation: append the next observation, needed where the dynamics vary.
+
+  Returns:
+    `[T, N, C] float32` with C = O + A + 1, plus O with the next observation.
+  """
+  columns = [context.observation, context.action, context.reward[..., tf.newaxis]]
+  if use_next_observation:
+    columns.append(context.next_observation)
+  features = tf.concat(columns, axis=-1)
+  return tf.where(context.mask[..., tf.newaxis] > 0, features, 0.0)
+
+
+class ContextEncoder(network.Network):
+  """What every encoder shares: one MLP over the features of each transition."""
+
+  def __init__(
+    self,
+    input_tensor_spec: types.ContextBatch,
+    *,
+    latent_size: int,
+    outputs_per_latent: int,
+    hidden_units: Sequence[int],
+    use_next_observation: bool,
+    seed: int,
+    name: str,
+  ):
+    if latent_size < 1:
+      raise ValueError(f'latent_size must be positive, got {latent_size}')
+    super().__init__(input_tensor_spec=input_tensor_spec, state_spec=(), name=name)
+    self.latent_size = latent_size
+    self.use_next_observation = use_next_observation
+    self._mlp = layers.Mlp(hidden_units, outputs_per_latent * latent_size, seed=seed, name='mlp')
+
+  @property
+  @abc.abstractmethod
+  def has_bottleneck(self) -> bool:
+    """Whether the belief is a distribution whose divergence from the prior can be penalised."""
+
+  @abc.abstractmethod
+  def infer_posterior(self, context: types.ContextBatch) -> types.Posterior:
+    """Returns q(z | c) with leading dimension `[T]` for a context `[T, N]`."""
+
+  @abc.abstractmethod
+  def prior(self, batch_shape: tf.Tensor | list[int]) -> types.Posterior:
+    """Returns the belief before any evidence, leading dimensions `batch_shape`."""
+
+
+@gin.configurable
+class GaussianEncoder(ContextEncoder):
+  """The encoder of the paper: independent Gaussian factors, multiplied (section 4.1).
+
+  Permutation invariant by construction. The network's raw second output becomes a *variance* by
+  softplus, as in the reference implementation.
+  """
+
+  def __init__(
+    self,
+    input_tensor_spec: types.ContextBatch,
+    *,
+    latent_size: int = 5,
+    hidden_units: Sequence[int] = (200, 200, 200),
+    use_next_observation: bool = False,
+    seed: int = 0,
+    name: str = 'GaussianEncoder',
+  ):
+    """Builds the network.
+
+    Args:
+      input_tensor_spec: `types.ContextBatch` of specs of one transition.
+      latent_size: `Z`.
+      hidden_units: widths of the hidden layers.
+      use_next_observation: show the next observation to the encoder.
+      seed: seed of the initial weights.
+      name: name of the network.
+    """
+    super().__init__(
+      input_tensor_spec,
+      latent_size=latent_size,
+      outputs_per_latent=2,
+      hidden_units=hidden_units,
+      use_next_observation=use_next_observation,
+      seed=seed,
+      name=name,
+    )
+
+  @property
+  def has_bottleneck(self) -> bool:
+    return True
+
+  def call(self, inputs, step_type=(), network_state=(), training=False):
+    """Returns one `types.GaussianFactors` `[T, N, Z]` per transition of a context `[T, N]`."""
+    del step_type, training
+    outputs = self._mlp(context_features(inputs, self.use_next_observation))
+    mean, raw_variance = tf.split(outputs, 2, axis=-1)
+    variance = tf.maximum(tf.nn.softplus(raw_variance), gaussian.MIN_VARIANCE)
+    return types.GaussianFactors(mean=mean, variance=variance), network_state
+
+  def infer_posterior(self, context: types.ContextBatch) -> types.Posterior:
+    factors, _ = self(context)
+    return gaussian.product_of_gaussians(factors, context.mask)
+
+  def prior(self, batch_shape: tf.Tensor | list[int]) -> types.Posterior:
+    return posterior.gaussian_prior(batch_shape, self.latent_size)
+
+
+@gin.configurable
+class DeterministicEncoder(ContextEncoder):
+  """The ablation without a bottleneck (paper, figure 7): the latent is a mean of features."""
+
+  def __init__(
+    self,
+    input_tensor_spec: types.ContextBatch,
+    *,
+    latent_size: int = 5,
+    hidden_units: Sequence[int] = (200, 200, 200),
+    use_next_observation: bool = False,
+    seed: int = 0,
+    name: str = 'DeterministicEncoder',
+  ):
+    """Builds the network; see `GaussianEncoder` for the arguments."""
+    super().__init__(
+      input_tensor_spec,
+      latent_size=latent_size,
+      outputs_per_latent=1,
+      hidden_units=hidden_units,
+      use_next_observation=use_next_observation,
+      seed=seed,
+      name=name,
+    )
+
+  @property
+  def has_bottleneck(self) -> bool:
+    return False
+
+  def call(self, inputs, step_type=(), network_state=(), training=False):
+    """Returns features `[T, N, Z] float32`, one per transition of a context `[T, N]`."""
+    del step_type, training
+    return self._mlp(context_features(inputs, self.use_next_observation)), network_state
+
+  def infer_posterior(self, context: types.ContextBatch) -> types.Posterior:
+    features, _ = self(context)
+    is_evidence = context.mask[..., tf.newaxis] > 0
+    total = tf.reduce_sum(tf.where(is_evidence, features, 0.0), axis=-2)
+    count = tf.reduce_sum(context.mask, axis=-1, keepdims=True)
+    mean = tf.math.divide_no_nan(total, count)
+    return types.Posterior(mean=mean, variance=tf.zeros_like(mean))
+
+  def prior(self, batch_shape: tf.Tensor | list[int]) -> types.Posterior:
+    return posterior.deterministic_prior(batch_shape, self.latent_size)

@@ -1,0 +1,298 @@
+"""The learner's copy of the replay, in variables, sampled inside the training step.
+
+`ReplayCache` owns the rows the learner trains on and draws meta-batches from them; the feeder fills
+it from Reverb. Sampling is a gather: drawing single transitions from Reverb instead costs as much
+as the gradient step itself. All state is in variables, hence in the learner's checkpoint.
+"""
+
+import gin
+import tensorflow as tf
+
+from pearl_tf.data import types
+from pearl_tf.replay import index_rings, packing
+
+_INITIAL_ROWS = 16384
+_MAX_INT32 = 2**31 - 1
+
+
+@gin.configurable
+class ReplayCache(tf.Module):
+  """One pool of rows for all tasks, and for each task the rings of its replay and context rows.
+
+  The pool is a ring: when it is full, the oldest rows of whichever task make room, and disappear
+  from their task's rings. It is allocated as it fills, so a generous capacity costs nothing. It
+  lives on the CPU; the training step copies the sampled batch, not the pool, to its device.
+
+  Methods that take a host number (`add`, `replay_rows`, the sizes) are called outside of any
+  `tf.function`; `sample` and `sample_context` may be called inside.
+  """
+
+  def __init__(
+    self,
+    layout: packing.PackedLayout,
+    num_tasks: int,
+    *,
+    capacity: int = 10_000_000,
+    capacity_per_task: int = 1_000_000,
+    context_capacity_per_task: int = 1_000_000,
+    name: str = 'replay_cache',
+  ):
+    """Makes an empty cache.
+
+    Args:
+      layout: Layout of the rows.
+      num_tasks: Number of training tasks.
+      capacity: Transitions of all tasks together, `4 * W` bytes each once they are there.
+      capacity_per_task: Transitions of one task; the default is the authors'.
+      context_capacity_per_task: Context transitions of one task; the default is the authors'.
+      name: Name of the module.
+
+    Raises:
+      ValueError: If a number is not positive or does not fit int32.
+    """
+    super().__init__(name=name)
+    numbers = {
+      'num_tasks': num_tasks,
+      'capacity': capacity,
+      'capacity_per_task': capacity_per_task,
+      'context_capacity_per_task': context_capacity_per_task,
+    }
+    for key, number in numbers.items():
+      if not 1 <= number <= _MAX_INT32 // 2:
+        raise ValueError(f'{key} must be in [1, {_MAX_INT32 // 2}], got {number}.')
+    self._layout = layout
+    self._num_tasks = num_tasks
+    self._capacity = capacity
+    self._replay = index_rings.IndexRings(
+      num_tasks, capacity=min(capacity_per_task, capacity), name='replay'
+    )
+    self._context = index_rings.IndexRings(
+      num_tasks, capacity=min(context_capacity_per_task, capacity), name='context'
+    )
+    with tf.device('/CPU:0'):
+      self._generation = tf.Variable(
+        tf.zeros([num_tasks], tf.int64), trainable=False, name='generation'
+      )
+      self._cursor = tf.Variable(0, dtype=tf.int32, trainable=False, name='cursor')
+      self._num_rows = tf.Variable(0, dtype=tf.int32, trainable=False, name='num_rows')
+      self._pool = tf.Variable(
+        tf.zeros([min(_INITIAL_ROWS, capacity), layout.width]),
+        shape=tf.TensorShape([None, layout.width]),
+        trainable=False,
+        name='pool',
+      )
+
+  @property
+  def num_tasks(self) -> int:
+    """Number of training tasks."""
+    return self._num_tasks
+
+  @property
+  def num_rows(self) -> int:
+    """Transitions in the pool, of all tasks together."""
+    return int(self._num_rows)
+
+  def num_transitions(self, task_index: int) -> int:
+    """Returns the number of transitions from which a task's RL batch is drawn."""
+    return int(self._replay.sizes[self._checked(task_index)])
+
+  def num_context_transitions(self, task_index: int) -> int:
+    """Returns the number of transitions from which a task's context is drawn."""
+    return int(self._context.sizes[self._checked(task_index)])
+
+  def replay_rows(self, task_index: int) -> tf.Tensor:
+    """Returns a task's transitions, oldest first: `[num_transitions, W] float32`."""
+    return tf.gather(self._pool, self._replay.ordered(self._checked(task_index)))
+
+  def context_rows(self, task_index: int) -> tf.Tensor:
+    """Returns a task's context, oldest first: `[num_context_transitions, W] float32`."""
+    return tf.gather(self._pool, self._context.ordered(self._checked(task_index)))
+
+  def check_ready(self) -> None:
+    """Checks that every task can be sampled; call it before a round of training steps.
+
+    Raises:
+      RuntimeError: If a task has no transitions or no context, naming the first such tasks.
+    """
+    for what, rings in (('transitions', self._replay), ('context', self._context)):
+      empty = tf.where(tf.equal(rings.sizes, 0))[:, 0].numpy().tolist()
+      if empty:
+        raise RuntimeError(
+          f'The replay has no {what} for {len(empty)} of {self._num_tasks} tasks (the first: '
+          f'{empty[:5]}). Collect an initial pool for every task before training, write context '
+          f'episodes after each clearing of a context, and check that the cache is large enough: '
+          f'it holds {self.num_rows} of at most {self._capacity} transitions.'
+        )
+
+  def add(self, task_index: int, rows: tf.Tensor, *, in_context: bool, generation: int) -> None:
+    """Stores one trajectory; the oldest rows make room where there is none.
+
+    Args:
+      task_index: The task.
+      rows: `[S, W] float32`, packed transitions, `1 <= S <= capacity`.
+      in_context: Whether they belong to the task's context too.
+      generation: Which context of the task this is; another one than last time clears the window
+        first, also when the trajectory itself is not part of the context.
+
+    Raises:
+      ValueError: If the task does not exist or the rows have another shape.
+    """
+    task_index = self._checked(task_index)
+    rows = tf.convert_to_tensor(rows, tf.float32)
+    num_rows = rows.shape[0] if rows.shape.rank == 2 else 0
+    if rows.shape.rank != 2 or rows.shape[1] != self._layout.width or num_rows < 1:
+      raise ValueError(f'rows must be [S >= 1, {self._layout.width}], got {rows.shape}.')
+    if num_rows > self._capacity:
+      raise ValueError(
+        f'A trajectory of {num_rows} transitions does not fit a cache of {self._capacity}: raise '
+        f'ReplayCache.capacity.'
+      )
+    self._reserve_pool(num_rows)
+    self._replay.reserve(task_index, num_rows)
+    if in_context:
+      self._context.reserve(task_index, num_rows)
+    self._append(
+      tf.constant(task_index, tf.int32),
+      rows,
+      tf.constant(bool(in_context)),
+      tf.constant(int(generation), tf.int64),
+    )
+
+  def sample(
+    self, seed: tf.Tensor, *, meta_batch_size: int, context_size: int, batch_size: int
+  ) -> types.MetaBatch:
+    """Draws one training batch: a pure function of contents and seed.
+
+    Tasks are drawn uniformly with replacement among all tasks; then, for each, context and RL
+    transitions are drawn uniformly with replacement and independently of each other (algorithm 1 of
+    the paper; the authors' code does the same).
+
+    Args:
+      seed: `[2] int32`.
+      meta_batch_size: `T`.
+      context_size: `N`, context transitions per task.
+      batch_size: `B`, RL transitions per task.
+
+    Returns:
+      A `MetaBatch`. Drawing from an empty task fails with `InvalidArgumentError` (division by
+      zero); `check_ready` says which task it is.
+    """
+    with tf.device('/CPU:0'):
+      seeds = tf.random.experimental.stateless_split(seed, 3, alg='philox')
+      task = tf.random.stateless_uniform(
+        [meta_batch_size], seeds[0], 0, self._num_tasks, tf.int32, alg='philox'
+      )
+      transitions = tf.gather(self._pool, self._replay.sample(seeds[2], task, batch_size))
+      return types.MetaBatch(
+        task=tf.cast(task, tf.int64),
+        context=self.sample_context(seeds[1], task, context_size),
+        transitions=self._layout.unpack_transition(transitions),
+      )
+
+  def sample_context(
+    self, seed: tf.Tensor, task_indices: tf.Tensor, context_size: int
+  ) -> types.ContextBatch:
+    """Draws context of given tasks, uniformly with replacement.
+
+    Args:
+      seed: `[2] int32`.
+      task_indices: `[T]` integers.
+      context_size: `N`.
+
+    Returns:
+      A `ContextBatch` of leading dimensions `[T, N]`.
+    """
+    with tf.device('/CPU:0'):
+      tasks = tf.cast(task_indices, tf.int32)
+      rows = tf.gather(self._pool, self._context.sample(seed, tasks, context_size))
+      return self._layout.unpack_context(rows)
+
+  def _checked(self, task_index: int) -> int:
+    if not 0 <= int(task_index) < self._num_tasks:
+      raise ValueError(f'task_index must be in [0, {self._num_tasks}), got {task_index}.')
+    return int(task_index)
+
+  def _reserve_pool(self, num_rows: int) -> None:
+    """Doubles the pool when the next rows do not fit; it grows only until it first wraps."""
+    allocated = int(self._pool_size())
+    needed = min(self.num_rows + num_rows, self._capacity)
+    if needed <= allocated:
+      return
+    added = min(max(needed, 2 * allocated), self._capacity) - allocated
+    with tf.device('/CPU:0'):
+      self._pool.assign(tf.concat([self._pool, tf.zeros([added, self._layout.width])], axis=0))
+
+  def _pool_size(self) -> tf.Tensor:
+    # `tf.shape` would read, hence copy, the whole variable.
+    return tf.raw_ops.VariableShape(input=self._pool.handle)[0]
+
+  @tf.function(reduce_retracing=True)
+  def _append(
+    self, task: tf.Tensor, rows: tf.Tensor, in_context: tf.Tensor, generation: tf.Tensor
+  ) -> None:
+    with tf.device('/CPU:0'):
+      num_rows = tf.shape(rows)[0]
+      if self._num_rows + num_rows > self._capacity:
+        self._expire(self._replay, num_rows)
+        self._expire(self._context, num_rows)
+      slots = (self._cursor + tf.range(num_rows)) % self._capacity
+      self._pool.scatter_update(tf.IndexedSlices(rows, slots))
+      self._replay.append(task, slots)
+      if not tf.equal(self._generation[task], generation):
+        self._context.clear(task)
+        self._generation.scatter_update(tf.IndexedSlices(generation, task))
+      if in_context:
+        self._context.append(task, slots)
+      self._cursor.assign((self._cursor + num_rows) % self._capacity)
+      self._num_rows.assign(tf.minimum(self._num_rows + num_rows, self._capacity))
+
+  def _expire(self, rings: index_rings.IndexRings, num_rows: tf.Tensor) -> None:
+    """Forgets the entries whose rows are about to be overwritten.
+
+    Rows and entries both leave oldest first, so these are the first entries of their rings. The age
+    rank of a row is its distance from the cursor, where the oldest row is.
+    """
+    slots, present = rings.oldest(num_rows)
+    rank = (slots - self._cursor) % self._capacity
+    expired = tf.logical_and(present, rank < num_rows)
+    rings.drop_oldest(tf.reduce_sum(tf.cast(expired, tf.int32), axis=1))
+
+
+class CacheSampler:
+  """Draws meta-batches of fixed sizes from a cache: the default sampler of the learner."""
+
+  def __init__(
+    self, cache: ReplayCache, *, meta_batch_size: int, context_size: int, batch_size: int
+  ):
+    """Fixes the sizes.
+
+    Args:
+      cache: The cache.
+      meta_batch_size: `T`, tasks per batch.
+      context_size: `N`, context transitions per task.
+      batch_size: `B`, RL transitions per task.
+
+    Raises:
+      ValueError: If a size is not positive.
+    """
+    self._sizes = {
+      'meta_batch_size': meta_batch_size,
+      'context_size': context_size,
+      'batch_size': batch_size,
+    }
+    for key, size in self._sizes.items():
+      if size < 1:
+        raise ValueError(f'{key} must be positive, got {size}.')
+    self._cache = cache
+
+  def check_ready(self) -> None:
+    """Checks that every task can be sampled; raises `RuntimeError` naming those that cannot."""
+    self._cache.check_ready()
+
+  def sample(self, seed: tf.Tensor) -> types.MetaBatch:
+    """Returns the batch of a seed; may be called inside a `tf.function`.
+
+    Args:
+      seed: `[2] int32`.
+    """
+    return self._cache.sample(seed, **self._sizes)

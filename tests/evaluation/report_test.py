@@ -1,0 +1,111 @@
+import io
+import json
+
+import numpy as np
+from absl.testing import absltest, parameterized
+from rich import console
+from scipy import stats
+
+from pearl_tf.evaluation import meta_test, report
+from pearl_tf.testing import test_case, trajectories
+
+# Two tasks of two repeats; the second repeat of the second task ended early and has one more.
+_RETURNS = [[[1, 2, 10], [3, 4, 20]], [[-1, -2, -3], [-5, -6, -7, -8]]]
+
+
+class ReportTest(test_case.TestCase):
+  def test_final_return_is_that_of_the_last_trajectory(self):
+    result = trajectories.meta_test_result(_RETURNS, first_task=80)
+    self.assertEqual(report.final_returns(result), {80: 15.0, 81: -5.5})
+
+  def test_order_of_the_trajectories_does_not_matter(self):
+    result = trajectories.meta_test_result(_RETURNS)
+    shuffled = result._replace(trajectories=result.trajectories[::-1])
+    self.assertEqual(report.final_returns(shuffled), report.final_returns(result))
+    self.assertEqual(report.summarize(shuffled), report.summarize(result))
+
+  def test_returns_by_trajectory_are_cut_to_the_shortest(self):
+    result = trajectories.meta_test_result(_RETURNS)
+    by_task = report.task_returns_by_trajectory(result)
+    self.assertAllClose(by_task[0], [2, 3, 15])
+    self.assertAllClose(by_task[1], [-3, -4, -5])
+    self.assertAllClose(report.returns_by_trajectory(result), [-0.5, -0.5, 5])
+
+  def test_tasks_of_different_length_are_cut_to_the_shortest(self):
+    result = trajectories.meta_test_result([[[1, 2, 3, 4]], [[5, 6]]])
+    self.assertAllClose(report.returns_by_trajectory(result), [3, 4])
+    self.assertEqual(report.final_returns(result), {0: 4.0, 1: 6.0})
+
+  @parameterized.product(num_values=[2, 3, 30], confidence=[0.5, 0.95, 0.99])
+  def test_interval_is_scipys(self, num_values, confidence):
+    values = np.random.default_rng(1).normal(-50, 7, num_values)
+    expected = stats.t.interval(
+      confidence, num_values - 1, loc=values.mean(), scale=stats.sem(values)
+    )
+    actual = report.confidence_interval(values, confidence=confidence)
+    self.assertAllClose(actual, expected, rtol=1e-9, atol=0)
+
+  def test_interval_of_one_task_is_unknown(self):
+    self.assertIsNone(report.confidence_interval([3.0]))
+    summary = report.summarize(trajectories.meta_test_result([[[1, 2, 3]]]))
+    self.assertIsNone(summary['final_return_interval'])
+    self.assertIsNone(summary['final_return_std'])
+    self.assertEqual(summary['final_return'], 3.0)
+
+  @parameterized.parameters(0, 1, 95)
+  def test_impossible_confidence_is_refused(self, confidence):
+    with self.assertRaisesRegex(ValueError, f'between 0 and 1, got {confidence}'):
+      report.confidence_interval([1.0, 2.0], confidence=confidence)
+
+  def test_summary_is_json_and_complete(self):
+    result = trajectories.meta_test_result(_RETURNS, first_task=80)
+    summary = json.loads(json.dumps(report.summarize(result, confidence=0.9), allow_nan=False))
+    self.assertEqual(summary['final_return'], 4.75)
+    self.assertAllClose(summary['final_return_std'], np.std([15, -5.5], ddof=1))
+    self.assertAllClose(
+      summary['final_return_interval'],
+      stats.t.interval(0.9, 1, loc=4.75, scale=stats.sem([15, -5.5])),
+    )
+    self.assertEqual(summary['returns_by_trajectory'], [-0.5, -0.5, 5])
+    self.assertEqual([task['index'] for task in summary['tasks']], [80, 81])
+    self.assertAllClose(
+      summary['tasks'][1]['parameters'], result.trajectories[-1].task.parameters
+    )
+    self.assertEqual(summary['tasks'][1]['final_return'], -5.5)
+    self.assertEqual(summary['tasks'][1]['returns_by_trajectory'], [-3, -4, -5])
+    self.assertEqual((summary['num_tasks'], summary['num_repeats']), (2, 2))
+    self.assertEqual((summary['env_steps'], summary['seconds']), (13 * 4, 1.5))
+
+  def test_empty_meta_test_is_refused(self):
+    with self.assertRaisesRegex(ValueError, 'holds no trajectory'):
+      report.summarize(meta_test.MetaTestResult(trajectories=[], env_steps=0, seconds=0.0))
+
+  def test_table_shows_tasks_mean_and_interval(self):
+    summary = report.summarize(trajectories.meta_test_result(_RETURNS, first_task=80))
+    lower, upper = summary['final_return_interval']
+    text = _render(report.format_table(summary, title='held-out tasks'))
+    self.assertIn('held-out tasks', text)
+    self.assertRegex(text, r'(?m)^ +80 .* 2\.0 +3\.0 +15\.0 +15\.0 *$')
+    self.assertRegex(text, r'(?m)^ +mean .* -0\.5 +-0\.5 +5\.0 ')
+    self.assertIn(f'4.8 ± {(upper - lower) / 2:.1f}', text)
+    self.assertIn('2 tasks x 2 repeats', text)
+
+  def test_table_of_much_data_stays_small(self):
+    returns = np.arange(12 * 20, dtype=float).reshape(12, 1, 20).tolist()
+    summary = report.summarize(trajectories.meta_test_result(returns))
+    text = _render(report.format_table(summary, max_tasks=3))
+    self.assertIn('(9 more)', text)
+    self.assertIn('return 1 ', text)
+    self.assertIn('return 20', text)
+    self.assertNotIn('return 2 ', text)
+    self.assertLessEqual(max(map(len, text.splitlines())), 110)
+
+
+def _render(renderable) -> str:
+  stream = io.StringIO()
+  console.Console(file=stream, width=110).print(renderable)
+  return stream.getvalue()
+
+
+if __name__ == '__main__':
+  absltest.main()
