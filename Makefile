@@ -5,13 +5,14 @@ PYTHON ?= python3.11
 EXTRAS ?= dev
 # Passed on to the program a target runs, as in: make demo ARGS=--seed=1
 ARGS ?=
-# Test processes side by side; 0 runs all tests in one.
-WORKERS ?= 2
+# Test processes side by side, 0 for one and the same: each starts TensorFlow anew, and TensorFlow
+# uses all cores anyway, so that on two cores two processes gain nothing.
+WORKERS ?= 0
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint benchmark clean
+.PHONY: help setup demo test lint benchmark clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,13 +22,14 @@ APT := $(SUDO)apt-get update && $(SUDO)apt-get install -y python3.11 python3.11-
 
 define HELP
 Targets:
+  make setup      make or update .venv and nothing else
   make demo       train PEARL on point robots, adapt to unseen tasks, print the results
   make test       lint, then all tests
   make lint       ruff (lint and format) and the import contracts
   make benchmark  time the gradient step, replay, collection and evaluation
   make clean      remove .venv, caches and build outputs; runs/ stays
   make help       this list
-Options: PYTHON=/path/to/python3.11  ARGS='--flag=value' (demo, benchmark, test)
+Options: PYTHON=/path/to/python3.11  ARGS='--flag=value' (demo, benchmark, test)  WORKERS=4 (test)
 endef
 export HELP
 
@@ -54,6 +56,9 @@ export INSTALL_FAILED
 
 help:
 	@echo "$$HELP"
+
+setup: $(STAMP)
+	@echo "$(VENV) is ready: source $(BIN)/activate"
 
 demo: $(STAMP)
 	@$(BIN)/python -m trainers.demo --root_dir=runs/demo $(ARGS)

@@ -33,6 +33,7 @@ INSTALL_REQUIRES = [
   'rich>=14.2',
   # TensorBoard 2.15 imports pkg_resources, which later releases of setuptools removed.
   'setuptools<81',
+  'tensorboard>=2.15,<2.16',
   f'tensorflow=={TENSORFLOW}',
   'tensorflow-probability==0.23.*',
   'tf-agents==0.19.*',
@@ -51,6 +52,7 @@ EXTRAS_REQUIRE = {
   'dev': [
     'import-linter>=2.5',
     'packaging>=23.0',
+    'pillow>=10.0',
     'pytest>=8.0',
     'pytest-timeout>=2.3',
     'pytest-xdist>=3.5',

@@ -17,32 +17,50 @@ from absl import app, flags
 from pearl_tf.evaluation import plots
 from pearl_tf.experiment import metrics
 
-_REFERENCE = flags.DEFINE_string(
-  'reference',
-  None,
-  'Domain whose published curves are drawn in grey beside the runs, such as cheetah-vel or '
-  'cheetah-dir; an unknown name gets the list of all.',
-)
-_OUTPUT = flags.DEFINE_string(
-  'output', None, 'PNG to write. Default: figures/learning_curve.png in the first run folder.'
-)
-_LABELS = flags.DEFINE_list(
-  'labels', None, 'Legend of each run, separated by commas. Default: the name of its folder.'
-)
-_METRIC = flags.DEFINE_string(
-  'metric', 'test/final_return', 'The return to draw, a name in metrics.jsonl.'
-)
-_TITLE = flags.DEFINE_string('title', '', 'Heading of the figure.')
-_FULL_REFERENCE = flags.DEFINE_bool(
-  'full_reference', False, 'Show the reference to its end, even where the runs are much shorter.'
-)
+_DEFAULT_METRIC = 'test/final_return'
 
 
-def plot(runs: Sequence[str]) -> pathlib.Path:
-  """Draws the runs as the flags say.
+def define_flags() -> None:
+  """Defines the options; not on import, so that tests may import several programs at once."""
+  flags.DEFINE_string(
+    'reference',
+    None,
+    'Domain whose published curves are drawn in grey beside the runs, such as cheetah-vel or '
+    'cheetah-dir; an unknown name gets the list of all.',
+  )
+  flags.DEFINE_string(
+    'output', None, 'PNG to write. Default: figures/learning_curve.png in the first run folder.'
+  )
+  flags.DEFINE_list(
+    'labels', None, 'Legend of each run, separated by commas. Default: the name of its folder.'
+  )
+  flags.DEFINE_string('metric', _DEFAULT_METRIC, 'The return to draw, a name in metrics.jsonl.')
+  flags.DEFINE_string('title', '', 'Heading of the figure.')
+  flags.DEFINE_bool(
+    'full_reference', False, 'Show the reference to its end, even where the runs are much shorter.'
+  )
+
+
+def plot(
+  runs: Sequence[str],
+  *,
+  reference: str | None = None,
+  output: str | None = None,
+  labels: Sequence[str] | None = None,
+  metric: str = _DEFAULT_METRIC,
+  title: str = '',
+  full_reference: bool = False,
+) -> pathlib.Path:
+  """Draws the learning curves of runs.
 
   Args:
     runs: Run folders or metrics files.
+    reference: Domain whose published curves are drawn beside them.
+    output: The PNG to write; by default within the first run folder.
+    labels: Legend of each run; the names of their folders by default.
+    metric: The return to draw.
+    title: Heading.
+    full_reference: Shows the reference to its end.
 
   Returns:
     The PNG written.
@@ -51,23 +69,26 @@ def plot(runs: Sequence[str]) -> pathlib.Path:
     FileNotFoundError: A run has no metrics.
     ValueError: A run never evaluated, labels do not match the runs, or a name is unknown.
   """
-  labels = _LABELS.value or [_folder(run).name for run in runs]
+  labels = labels or [_folder(run).name for run in runs]
   if len(labels) != len(runs):
-    raise ValueError(f'--labels names {len(labels)} runs ({", ".join(labels)}), got {len(runs)}')
+    raise ValueError(
+      f'there are {len(labels)} labels ({", ".join(labels)}) for {len(runs)} runs; '
+      'give one label for each run'
+    )
   curves = [
-    plots.curve_from_metrics(label, metrics.read(run), metric=_METRIC.value)
+    plots.curve_from_metrics(label, metrics.read(run), metric=metric)
     for label, run in zip(labels, runs, strict=True)
   ]
-  output = pathlib.Path(_OUTPUT.value or _folder(runs[0]) / 'figures' / 'learning_curve.png')
+  path = pathlib.Path(output or _folder(runs[0]) / 'figures' / 'learning_curve.png')
   plots.learning_curve(
     curves,
-    output,
-    reference=_REFERENCE.value,
-    title=_TITLE.value,
-    y_label='return on test tasks' if _METRIC.value == 'test/final_return' else _METRIC.value,
-    full_reference=_FULL_REFERENCE.value,
+    path,
+    reference=reference,
+    title=title,
+    y_label='return on test tasks' if metric == _DEFAULT_METRIC else metric,
+    full_reference=full_reference,
   )
-  return output
+  return path
 
 
 def main(argv: Sequence[str]) -> None:
@@ -75,22 +96,32 @@ def main(argv: Sequence[str]) -> None:
   runs = argv[1:]
   if not runs:
     raise app.UsageError('name at least one run folder or metrics.jsonl')
+  options = flags.FLAGS
   try:
-    output = plot(runs)
+    path = plot(
+      runs,
+      reference=options.reference,
+      output=options.output,
+      labels=options.labels,
+      metric=options.metric,
+      title=options.title,
+      full_reference=options.full_reference,
+    )
   except (OSError, ValueError) as error:
     sys.exit(f'plot: {error}')
-  print(f'wrote {output}')
+  print(f'wrote {path}')
+
+
+def run() -> None:
+  """Entry point of the console script."""
+  define_flags()
+  app.run(main)
 
 
 def _folder(run: str) -> pathlib.Path:
   """Returns the run folder, be it given itself or by its metrics file."""
   path = pathlib.Path(run).resolve()
   return path.parent if path.suffix == '.jsonl' else path
-
-
-def run() -> None:
-  """Entry point of the console script."""
-  app.run(main)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Meta-trains PEARL on a family of tasks.
+r"""Meta-trains PEARL on a family of tasks.
 
   python -m trainers.train --root_dir=runs/cheetah-vel \
     --gin_file=trainers/configs/cheetah_vel.gin --seed=0
@@ -13,35 +13,46 @@ import sys
 
 from absl import app, flags
 
-from pearl_tf.experiment import local_loop
+from trainers import cli
 
-_ROOT_DIR = flags.DEFINE_string('root_dir', None, 'Run folder; made if it does not exist.')
-_GIN_FILE = flags.DEFINE_multi_string(
-  'gin_file', [], 'Configuration, for example trainers/configs/cheetah_vel.gin. Repeatable.'
-)
-_GIN_BINDINGS = flags.DEFINE_multi_string(
-  'gin_bindings', [], "One more binding, for example 'Training.num_iterations = 10'. Repeatable."
-)
-_SEED = flags.DEFINE_integer(
-  'seed', 0, 'Seeds tasks, environments, networks and sampling.', lower_bound=0
-)
+
+def define_flags() -> None:
+  """Defines the options; not on import, so that tests may import several programs at once."""
+  flags.DEFINE_string('root_dir', None, 'Run folder; made if it does not exist.', required=True)
+  flags.DEFINE_multi_string(
+    'gin_file', [], 'Configuration, for example trainers/configs/cheetah_vel.gin. Repeatable.'
+  )
+  flags.DEFINE_multi_string(
+    'gin_bindings', [], "One more binding, for example 'Training.num_iterations = 10'. Repeatable."
+  )
+  flags.DEFINE_integer(
+    'seed', 0, 'Seeds tasks, environments, networks and sampling.', lower_bound=0
+  )
 
 
 def main(argv: list[str]) -> None:
+  """Trains; exits with 130 when a signal asked to stop."""
+  options = flags.FLAGS
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments {argv[1:]}; every option starts with --')
-  if not _GIN_FILE.value:
+  if not options.gin_file:
     raise app.UsageError('--gin_file is missing, for example trainers/configs/cheetah_vel.gin')
+  # Not above: --help and wrong flags are answered at once, without loading TensorFlow.
+  from pearl_tf.experiment import local_loop
+
   finished = local_loop.train(
-    _ROOT_DIR.value, gin_files=_GIN_FILE.value, gin_bindings=_GIN_BINDINGS.value, seed=_SEED.value
+    options.root_dir,
+    gin_files=options.gin_file,
+    gin_bindings=options.gin_bindings,
+    seed=options.seed,
   )
   sys.exit(0 if finished else 130)
 
 
 def run() -> None:
   """Entry point of the console script."""
-  flags.mark_flag_as_required('root_dir')
-  app.run(main)
+  define_flags()
+  cli.run(main)
 
 
 if __name__ == '__main__':

@@ -51,6 +51,7 @@ class _Slot:
   def start_session(self, index: int, new_session: session.Session, seed: int) -> None:
     self.session_index = index
     self.session = new_session
+    self._columns = types.Episode([], [], [], [], [], [])  # A fault may have left a part of one.
     self.environment.seed(seed)
     self.environment.set_task(new_session.task)
 
@@ -90,9 +91,7 @@ class Rollout:
       raise ValueError('a rollout needs at least one environment')
     for environment in environments:
       if environment.max_episode_steps is None:
-        raise ValueError(
-          f'{environment.name} has no max_episode_steps: an episode might never end'
-        )
+        raise ValueError(f'{environment.name} has no max_episode_steps: an episode might never end')
     self._slots = [_Slot(environment) for environment in environments]
     self._acting = acting_fns
     self._prior = acting_fns.prior()

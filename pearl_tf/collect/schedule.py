@@ -69,8 +69,10 @@ class CollectSchedule:
   def __post_init__(self):
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
-      if value < 0:
-        raise ValueError(f'CollectSchedule.{field.name} must not be negative, got {value}')
+      if not isinstance(value, int) or value < 0:
+        raise ValueError(
+          f'CollectSchedule.{field.name} must be an integer of at least 0, got {value!r}'
+        )
     if self.initial_steps < 1 or self.tasks_per_iteration < 1:
       raise ValueError(
         'CollectSchedule.initial_steps and .tasks_per_iteration must be positive, got '

@@ -15,7 +15,7 @@ import numpy as np
 from pearl_tf.environments import meta_env, rendering
 
 # The largest displacement per axis and step.
-_MAX_STEP = 0.1
+MAX_STEP = 0.1
 
 
 class PointRobot(meta_env.MetaEnv):
@@ -44,7 +44,7 @@ class PointRobot(meta_env.MetaEnv):
       raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}.")
     self.render_mode = render_mode
     self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
-    self.action_space = gymnasium.spaces.Box(-_MAX_STEP, _MAX_STEP, (2,), np.float32)
+    self.action_space = gymnasium.spaces.Box(-MAX_STEP, MAX_STEP, (2,), np.float32)
     self._goal = self.default_parameters
     self._position = (0.0, 0.0)
     self._trail = [self._position]

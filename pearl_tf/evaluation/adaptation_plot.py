@@ -258,7 +258,13 @@ def _add_legend(
   label = 'belief: mean ± std, a bar per latent dimension'
   style = {'marker': '|', 'markersize': 11, 'markeredgewidth': 2, 'linestyle': 'none'}
   handles.append(lines.Line2D([], [], color='#777777', label=label, **style))
-  figure.legend(handles=handles, loc='outside lower center', ncols=3 if columns >= 4 else 2, frameon=False, fontsize=9)
+  figure.legend(
+    handles=handles,
+    loc='outside lower center',
+    ncols=3 if columns >= 4 else 2,
+    frameon=False,
+    fontsize=9,
+  )
 
 
 def _add_color_bar(figure, num_trajectories: int) -> None:

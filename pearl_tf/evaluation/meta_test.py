@@ -81,10 +81,13 @@ class MetaTest:
     Raises:
       ValueError: if a number is not positive.
     """
-    if num_repeats < 1 or steps_per_repeat < 1 or num_exploration_episodes < 0:
+    numbers = (num_repeats, steps_per_repeat, num_exploration_episodes)
+    are_integers = all(isinstance(number, int) for number in numbers)
+    if not are_integers or min(num_repeats, steps_per_repeat, num_exploration_episodes + 1) < 1:
       raise ValueError(
-        'MetaTest needs positive num_repeats and steps_per_repeat and a num_exploration_episodes '
-        f'of at least 0, got {num_repeats}, {steps_per_repeat} and {num_exploration_episodes}'
+        'MetaTest needs positive integers num_repeats and steps_per_repeat and a '
+        f'num_exploration_episodes of at least 0, got {num_repeats!r}, {steps_per_repeat!r} and '
+        f'{num_exploration_episodes!r}'
       )
     self._num_repeats = num_repeats
     self._phase = schedule.Phase(

@@ -14,7 +14,7 @@ from pearl_tf.collect import acting, collector, rollout, schedule
 from pearl_tf.data import specs
 from pearl_tf.environments import gymnasium_adapter, registry
 from pearl_tf.evaluation import meta_test
-from pearl_tf.experiment import learner, numerics, run_folder, seeds, tasks, training
+from pearl_tf.experiment import config, learner, numerics, run_folder, seeds, tasks, training
 from pearl_tf.replay import cache, direct_sampler, feeder, packing, server, writer
 
 
@@ -44,7 +44,7 @@ class Builder:
     self.training.check_context(self.schedule)
     self.meta_test = meta_test.MetaTest()
     self._environments = [self._make_environment()]
-    self.tasks = self._task_split(folder)
+    self.keep_tasks(folder)
     first = self._environments[0]
     self.domain = specs.DomainSpec(
       observation_size=first.observation_spec().shape[0],
@@ -57,16 +57,35 @@ class Builder:
       registry.make(), max_episode_steps=self.training.max_episode_steps
     )
 
-  def _task_split(self, folder: run_folder.RunFolder | None) -> tasks.TaskSplit:
+  def check(self) -> None:
+    """Builds everything a run needs, so that whatever is impossible shows before it starts.
+
+    Raises:
+      ValueError: if a number is impossible.
+      ConfigError: if a binding has no effect.
+    """
+    replay = Replay(self)
+    try:
+      self.make_learner(replay)
+    finally:
+      replay.stop()
+    config.check_all_used()
+
+  def keep_tasks(self, folder: run_folder.RunFolder | None) -> None:
+    """Takes the task split of a folder, or samples it and keeps it there.
+
+    Args:
+      folder: read from if it has the tasks, else written to; None samples only.
+    """
     if folder is not None and folder.tasks.is_file():
-      return tasks.load(folder.tasks)
+      self.tasks = tasks.load(folder.tasks)
+      return
     default_seed = int(seeds.sequence(self.seed, seeds.Stream.TASKS).generate_state(1)[0])
-    split = tasks.sample_task_split(
+    self.tasks = tasks.sample_task_split(
       self._environments[0].gymnasium_env.unwrapped, default_seed=default_seed
     )
     if folder is not None:
-      tasks.save(split, folder.tasks)
-    return split
+      tasks.save(self.tasks, folder.tasks)
 
   def environments(self, number: int) -> list[gymnasium_adapter.GymnasiumAdapter]:
     """Returns the first `number` environments of a pool that grows as needed."""
@@ -134,12 +153,14 @@ class Replay:
     self.server = server.ReplayServer(
       builder.layout, num_tasks, restore_from=restore_from, scratch_directory=scratch_directory
     )
+    # Nothing is copied for a learner that samples from the tables: they may exceed its memory.
+    self._feeds_cache = builder.training.sampler == 'cache'
     self.writer = writer.ReplayWriter(
-      self.server.client, builder.layout, max_pending_episodes=16
+      self.server.client, builder.layout, max_pending_episodes=16, feed_cache=self._feeds_cache
     )
     self.cache = cache.ReplayCache(builder.layout, num_tasks)
     self._feeder = feeder.Feeder(self.server.address, builder.layout)
-    if builder.training.sampler == 'cache':
+    if self._feeds_cache:
       self.sampler = cache.CacheSampler(self.cache, **sizes)
     else:
       self.sampler = direct_sampler.DirectSampler(
@@ -148,10 +169,9 @@ class Replay:
 
   def drain(self) -> int:
     """Takes what was collected since the last call into the learner's cache."""
-    return self._feeder.drain(self.cache)
+    return self._feeder.drain(self.cache) if self._feeds_cache else 0
 
   def stop(self) -> None:
     """Closes the writer and stops the server."""
     self.writer.close()
     self.server.stop()
-

@@ -18,6 +18,7 @@ _VARIABLES = 'variables'
 _PROGRESS = 'progress.json'
 _REPLAY = 'reverb'  # The folder that `ReplayServer.checkpoint` makes.
 _STAGED_PREFIX = '.staged-'
+_REMEDY = 'is damaged or of another experiment; remove its folder to go on from an older one'
 
 
 class CheckpointError(RuntimeError):
@@ -28,7 +29,7 @@ class Checkpoints:
   """A folder of numbered checkpoints of which the newest few are kept."""
 
   def __init__(self, directory: pathlib.Path, *, prefix: str, keep: int = 2):
-    """Opens a folder and removes what a dying process may have staged there.
+    """Names a folder; nothing is read or written yet.
 
     Args:
       directory: the folder, created if need be.
@@ -74,12 +75,16 @@ class Checkpoints:
     _sync(staged)
     final = self._directory / f'{self._prefix}-{number:012d}'
     if final.exists():
-      shutil.rmtree(final)
+      self._remove(final)
     os.replace(staged, final)
     _sync_folder(self._directory)
     for old in self.all()[: -self._keep]:
-      shutil.rmtree(old)
+      self._remove(old)
     return final
+
+  def _remove(self, checkpoint: pathlib.Path) -> None:
+    # Renamed first: what a death in the middle leaves is not taken for a checkpoint.
+    shutil.rmtree(checkpoint.rename(self._directory / f'{_STAGED_PREFIX}{checkpoint.name}'))
 
   def remove_staged(self) -> None:
     """Removes what a process that died while saving left behind."""
@@ -97,8 +102,15 @@ class Checkpoints:
 
 
 def progress(checkpoint: pathlib.Path) -> dict[str, Any]:
-  """Returns the plain data of a checkpoint."""
-  return json.loads((checkpoint / _PROGRESS).read_text())
+  """Returns the plain data of a checkpoint.
+
+  Raises:
+    CheckpointError: if it is missing or damaged.
+  """
+  try:
+    return json.loads((checkpoint / _PROGRESS).read_text())
+  except (OSError, ValueError) as error:
+    raise CheckpointError(f'checkpoint {checkpoint} {_REMEDY}: {error}') from error
 
 
 def replay_folder(checkpoint: pathlib.Path) -> pathlib.Path:
@@ -126,9 +138,7 @@ def restore(checkpoint: pathlib.Path, variables: dict[str, Any], *, partial: boo
     else:
       status.assert_consumed()
   except (tf.errors.OpError, AssertionError, ValueError) as error:
-    raise CheckpointError(
-      f'checkpoint {checkpoint} does not fit this experiment or is damaged: {error}'
-    ) from error
+    raise CheckpointError(f'checkpoint {checkpoint} {_REMEDY}: {error}') from error
 
 
 def _sync(folder: pathlib.Path) -> None:

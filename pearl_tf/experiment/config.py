@@ -4,9 +4,11 @@ This is the only module that parses gin. A run keeps its resolved text, so that 
 (resume, evaluation, export) rebuilds the same experiment from the run folder alone.
 """
 
+import contextlib
 import importlib
 import pathlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 
 import gin
 
@@ -35,6 +37,24 @@ class ConfigError(ValueError):
   """The configuration cannot be used; the message says which part and what to do."""
 
 
+@contextlib.contextmanager
+def as_config_error() -> Iterator[None]:
+  """Turns what gin and constructors raise on an unusable configuration into `ConfigError`.
+
+  Raises:
+    ConfigError: on an impossible number, a wrong type, an unknown or ambiguous name, or a required
+      binding that is missing.
+  """
+  try:
+    yield
+  except (ValueError, TypeError, AttributeError, KeyError, RuntimeError, SyntaxError) as error:
+    # gin has no type of its own for a missing required binding.
+    if isinstance(error, RuntimeError) and not str(error).startswith('Required bindings'):
+      raise
+    # gin shows the configurable's address in memory, which tells a user nothing.
+    raise ConfigError(re.sub(r' \(<[^\n]*>\)', '', str(error))) from error
+
+
 def load(gin_files: Sequence[str], gin_bindings: Sequence[str] = ()) -> str:
   """Parses configuration files and bindings and returns the resolved text.
 
@@ -56,13 +76,16 @@ def load(gin_files: Sequence[str], gin_bindings: Sequence[str] = ()) -> str:
         f'there is no gin file {gin_file!r}; those shipped are in trainers/configs, and --gin_file '
         'is relative to the working directory'
       )
+    # An `include` names a file beside the one it stands in.
+    gin.add_config_file_search_path(str(pathlib.Path(gin_file).parent))
   gin.clear_config()
   try:
     # Not finalised, hence not locked: a user's family may be imported later and be configurable.
-    gin.parse_config_files_and_bindings(
-      list(gin_files), list(gin_bindings), finalize_config=False
-    )
-  except (ValueError, SyntaxError, AttributeError, ImportError, OSError, TypeError) as error:
+    with as_config_error():
+      gin.parse_config_files_and_bindings(
+        list(gin_files), list(gin_bindings), finalize_config=False
+      )
+  except (ConfigError, ImportError, OSError) as error:
     raise ConfigError(f'the gin configuration cannot be parsed: {error}') from error
   return gin.config_str(max_line_length=100)
 
@@ -72,5 +95,28 @@ def load_text(text: str) -> str:
   for module in _CONFIGURABLE_MODULES:
     importlib.import_module(module)
   gin.clear_config()
-  gin.parse_config(text)
+  with as_config_error():
+    gin.parse_config(text)
   return gin.config_str(max_line_length=100)
+
+
+def check_all_used() -> None:
+  """Checks that every binding was read by what has been built since the configuration was loaded.
+
+  gin ignores a binding that nothing asks for: of a part that another choice left out, or of an
+  argument that its caller passes itself.
+
+  Raises:
+    ConfigError: if a binding has no effect, naming it.
+  """
+  unused = sorted(_bound_names(gin.config_str()) - _bound_names(gin.operative_config_str()))
+  if unused:
+    raise ConfigError(
+      f'no part of this experiment reads {", ".join(unused)}: remove it, or choose the part it is '
+      'meant for'
+    )
+
+
+def _bound_names(text: str) -> set[str]:
+  """Returns what stands left of the equals signs of a gin text."""
+  return set(re.findall(r'^([\w./]+) = ', text, re.MULTILINE))

@@ -78,7 +78,7 @@ class Learner:
       raise DivergenceError(
         f'training diverged within gradient steps {int(self._agent.train_step_counter) - num_steps}'
         f' to {int(self._agent.train_step_counter)}: {", ".join(broken)} not finite. The last '
-        'checkpoint is from before and was kept. Lower the learning rates or reward_scale, or check '
-        'the rewards of the task family.'
+        'checkpoint is from before and was kept. Lower the learning rates or reward_scale, or '
+        'check the rewards of the task family.'
       )
     return totals

@@ -14,8 +14,16 @@ import numpy as np
 
 from pearl_tf.evaluation import meta_test, report
 from pearl_tf.experiment import builder as builder_lib
-from pearl_tf.experiment import checkpoints, config, console, interruption, learner, metrics
-from pearl_tf.experiment import run_folder, seeds
+from pearl_tf.experiment import (
+  checkpoints,
+  config,
+  console,
+  interruption,
+  learner,
+  metrics,
+  run_folder,
+  seeds,
+)
 
 LATEST = 'latest'
 BEST = 'best'
@@ -74,18 +82,21 @@ def train(
     True at the end of the run, False if a signal asked to stop.
 
   Raises:
-    ConfigError: if the configuration cannot be parsed.
-    ValueError: if a number in it is impossible or the environment is unknown.
+    ConfigError: if the configuration cannot be parsed, a number in it is impossible, the
+      environment is unknown, or a binding has no effect. The folder is untouched then.
     RunFolderError: if the folder belongs to another run or is in use.
     DivergenceError: if training stops being finite.
     EnvironmentFault: if an environment breaks its contract.
   """
   config_text = config.load(gin_files, gin_bindings)
   folder = run_folder.RunFolder(root_dir)
-  builder_lib.Builder(seed)  # Whatever is impossible is refused before the folder is touched.
+  with config.as_config_error():  # Before the folder is touched.
+    builder = builder_lib.Builder(seed)
+    builder.check()
   with folder.lock():
     folder.claim(config_text, seed)
-    loop = LocalLoop(builder_lib.Builder(seed, folder), folder)
+    builder.keep_tasks(folder)
+    loop = LocalLoop(builder, folder)
     try:
       return loop.run()
     finally:
@@ -220,6 +231,7 @@ class LocalLoop:
         return False
       steps = min(self._training.steps_per_call, target - self.gradient_steps)
       self._timed('train', self._train, steps)
+    self._check_weights()  # The last step may have spoilt what no loss has shown yet.
     is_last = progress.iteration + 1 == self._training.num_iterations
     values = self._training_values()
     test_return = None
@@ -305,13 +317,16 @@ class LocalLoop:
         ),
       )
 
-  def _save(self) -> None:
+  def _check_weights(self) -> None:
     broken = [v.name for v in self._agent.variables if not np.isfinite(v.numpy()).all()]
     if broken:
       raise learner.DivergenceError(
         f'weights are not finite after gradient step {self.gradient_steps}: {broken[:3]}; nothing '
         'was saved, the last checkpoint is from before'
       )
+
+  def _save(self) -> None:
+    self._check_weights()
     self._progress.replay_writer = self._replay.writer.state()
     self._progress.num_saves += 1
     self._latest.save(

@@ -117,8 +117,11 @@ class RunFolder:
     Raises:
       RunFolderError: if another process is training into the folder.
     """
-    self.root.mkdir(parents=True, exist_ok=True)
-    handle = (self.root / '.lock').open('a+')
+    try:
+      self.root.mkdir(parents=True, exist_ok=True)
+      handle = (self.root / '.lock').open('a+')
+    except OSError as error:
+      raise RunFolderError(f'{self.root} cannot be used as a run folder: {error}') from error
     try:
       fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -9,6 +9,7 @@ import numpy as np
 
 from pearl_tf.data import types
 from pearl_tf.environments import meta_env
+from pearl_tf.experiment import run_folder
 
 
 class TaskSplit(NamedTuple):
@@ -63,7 +64,8 @@ def save(split: TaskSplit, path: pathlib.Path) -> None:
   def plain(tasks: list[types.Task]) -> list[dict]:
     return [{'index': task.index, 'parameters': task.parameters.tolist()} for task in tasks]
 
-  path.write_text(json.dumps({'train': plain(split.train), 'test': plain(split.test)}, indent=1))
+  text = json.dumps({'train': plain(split.train), 'test': plain(split.test)}, indent=1)
+  run_folder.write_atomically(path, text)
 
 
 def load(path: pathlib.Path) -> TaskSplit:

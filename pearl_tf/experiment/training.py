@@ -1,4 +1,4 @@
-"""The size of a meta-training run: iterations, batches, intervals. Plain numbers, checked at once."""
+"""The size of a meta-training run: iterations, batches, intervals; numbers, checked at once."""
 
 import dataclasses
 
@@ -47,8 +47,8 @@ class Training:
   def __post_init__(self):
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
-      if field.type in (int, 'int') and value < 1:
-        raise ValueError(f'Training.{field.name} must be positive, got {value}')
+      if field.type in (int, 'int') and (not isinstance(value, int) or value < 1):
+        raise ValueError(f'Training.{field.name} must be a positive integer, got {value!r}')
     if self.sampler not in SAMPLERS:
       raise ValueError(f'Training.sampler must be one of {SAMPLERS}, got {self.sampler!r}')
 

@@ -12,15 +12,20 @@ from pearl_tf.data import types
 tfd = tfp.distributions
 
 
+def _shape(batch_shape: tf.Tensor | list[int], latent_size: int) -> tf.Tensor:
+  # The cast is for the empty list of an unbatched session, which TensorFlow takes for floats.
+  return tf.concat([tf.cast(batch_shape, tf.int32), [latent_size]], axis=0)
+
+
 def gaussian_prior(batch_shape: tf.Tensor | list[int], latent_size: int) -> types.Posterior:
   """Returns the belief before any evidence, N(0, I), as `[*batch_shape, Z] float32` tensors."""
-  shape = tf.concat([batch_shape, [latent_size]], axis=0)
+  shape = _shape(batch_shape, latent_size)
   return types.Posterior(mean=tf.zeros(shape), variance=tf.ones(shape))
 
 
 def deterministic_prior(batch_shape: tf.Tensor | list[int], latent_size: int) -> types.Posterior:
   """Returns the latent of the variant without a bottleneck before any evidence: a point at zero."""
-  shape = tf.concat([batch_shape, [latent_size]], axis=0)
+  shape = _shape(batch_shape, latent_size)
   return types.Posterior(mean=tf.zeros(shape), variance=tf.zeros(shape))
 
 

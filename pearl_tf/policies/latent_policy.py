@@ -1,7 +1,7 @@
 """The policy that acts on a sampled hypothesis of the task.
 
-This module owns how a latent is redrawn and turned into an action. It never updates the belief: that
-happens between episodes, in `pearl_tf.collect`. Drivers, rollouts and exports call it.
+This module owns how a latent is redrawn and turned into an action. It never updates the belief:
+that happens between episodes, in `pearl_tf.collect`. Drivers and rollouts call it.
 """
 
 import gin

@@ -11,7 +11,6 @@ import tensorflow as tf
 from pearl_tf.data import types
 from pearl_tf.replay import index_rings, packing
 
-_INITIAL_ROWS = 16384
 _MAX_INT32 = 2**31 - 1
 
 
@@ -20,11 +19,8 @@ class ReplayCache(tf.Module):
   """One pool of rows for all tasks, and for each task the rings of its replay and context rows.
 
   The pool is a ring: when it is full, the oldest rows of whichever task make room, and disappear
-  from their task's rings. It is allocated as it fills, so a generous capacity costs nothing. It
-  lives on the CPU; the training step copies the sampled batch, not the pool, to its device.
-
-  Methods that take a host number (`add`, `replay_rows`, the sizes) are called outside of any
-  `tf.function`; `sample` and `sample_context` may be called inside.
+  from their task's rings. It lives on the CPU; the training step copies the sampled batch, not the
+  pool, to its device. `sample`, `sample_context` and `append` may be called inside a `tf.function`.
   """
 
   def __init__(
@@ -32,7 +28,7 @@ class ReplayCache(tf.Module):
     layout: packing.PackedLayout,
     num_tasks: int,
     *,
-    capacity: int = 10_000_000,
+    capacity: int,
     capacity_per_task: int = 1_000_000,
     context_capacity_per_task: int = 1_000_000,
     name: str = 'replay_cache',
@@ -42,7 +38,8 @@ class ReplayCache(tf.Module):
     Args:
       layout: Layout of the rows.
       num_tasks: Number of training tasks.
-      capacity: Transitions of all tasks together, `4 * W` bytes each once they are there.
+      capacity: Transitions of all tasks together. Size it to the run: `4 * capacity * W` bytes are
+        allocated at once and written by every checkpoint.
       capacity_per_task: Transitions of one task; the default is the authors'.
       context_capacity_per_task: Context transitions of one task; the default is the authors'.
       name: Name of the module.
@@ -75,12 +72,22 @@ class ReplayCache(tf.Module):
       )
       self._cursor = tf.Variable(0, dtype=tf.int32, trainable=False, name='cursor')
       self._num_rows = tf.Variable(0, dtype=tf.int32, trainable=False, name='num_rows')
-      self._pool = tf.Variable(
-        tf.zeros([min(_INITIAL_ROWS, capacity), layout.width]),
-        shape=tf.TensorShape([None, layout.width]),
-        trainable=False,
-        name='pool',
-      )
+      self._pool = tf.Variable(tf.zeros([capacity, layout.width]), trainable=False, name='pool')
+    # One trace for all lengths.
+    self._append = tf.function(
+      self.append,
+      input_signature=[
+        tf.TensorSpec([], tf.int32),
+        tf.TensorSpec([None, layout.width], tf.float32),
+        tf.TensorSpec([], tf.bool),
+        tf.TensorSpec([], tf.int64),
+      ],
+    )
+
+  @property
+  def layout(self) -> packing.PackedLayout:
+    """Layout of the rows."""
+    return self._layout
 
   @property
   def num_tasks(self) -> int:
@@ -125,7 +132,7 @@ class ReplayCache(tf.Module):
         )
 
   def add(self, task_index: int, rows: tf.Tensor, *, in_context: bool, generation: int) -> None:
-    """Stores one trajectory; the oldest rows make room where there is none.
+    """Stores one trajectory; the oldest rows make room where there is none. A host call.
 
     Args:
       task_index: The task.
@@ -147,16 +154,44 @@ class ReplayCache(tf.Module):
         f'A trajectory of {num_rows} transitions does not fit a cache of {self._capacity}: raise '
         f'ReplayCache.capacity.'
       )
-    self._reserve_pool(num_rows)
-    self._replay.reserve(task_index, num_rows)
-    if in_context:
-      self._context.reserve(task_index, num_rows)
     self._append(
       tf.constant(task_index, tf.int32),
       rows,
       tf.constant(bool(in_context)),
       tf.constant(int(generation), tf.int64),
     )
+
+  def append(
+    self, task: tf.Tensor, rows: tf.Tensor, in_context: tf.Tensor, generation: tf.Tensor
+  ) -> None:
+    """Stores one trajectory: `add` for use inside a `tf.function`.
+
+    Args:
+      task: `[] int32`.
+      rows: `[S, W] float32`, `1 <= S <= capacity`; another number fails with
+        `InvalidArgumentError`, as does a task that does not exist.
+      in_context: `[] bool`.
+      generation: `[] int64`.
+    """
+    with tf.device('/CPU:0'):
+      num_rows = tf.shape(rows)[0]
+      tf.debugging.assert_less(task, self._num_tasks, 'No such task in the replay cache.')
+      tf.debugging.assert_less_equal(
+        num_rows,
+        self._capacity,
+        'A trajectory exceeds the capacity of the replay cache.',
+      )
+      full = self._num_rows + num_rows > self._capacity
+      tf.cond(full, lambda: self._expire(num_rows), lambda: None)
+      slots = (self._cursor + tf.range(num_rows)) % self._capacity
+      self._pool.scatter_update(tf.IndexedSlices(rows, slots))
+      self._replay.append(task, slots)
+      renewed = tf.not_equal(self._generation[task], generation)
+      tf.cond(renewed, lambda: self._context.clear(task), lambda: None)
+      self._generation.scatter_update(tf.IndexedSlices(generation, task))
+      tf.cond(in_context, lambda: self._context.append(task, slots), lambda: None)
+      self._cursor.assign((self._cursor + num_rows) % self._capacity)
+      self._num_rows.assign(tf.minimum(self._num_rows + num_rows, self._capacity))
 
   def sample(
     self, seed: tf.Tensor, *, meta_batch_size: int, context_size: int, batch_size: int
@@ -212,50 +247,17 @@ class ReplayCache(tf.Module):
       raise ValueError(f'task_index must be in [0, {self._num_tasks}), got {task_index}.')
     return int(task_index)
 
-  def _reserve_pool(self, num_rows: int) -> None:
-    """Doubles the pool when the next rows do not fit; it grows only until it first wraps."""
-    allocated = int(self._pool_size())
-    needed = min(self.num_rows + num_rows, self._capacity)
-    if needed <= allocated:
-      return
-    added = min(max(needed, 2 * allocated), self._capacity) - allocated
-    with tf.device('/CPU:0'):
-      self._pool.assign(tf.concat([self._pool, tf.zeros([added, self._layout.width])], axis=0))
-
-  def _pool_size(self) -> tf.Tensor:
-    # `tf.shape` would read, hence copy, the whole variable.
-    return tf.raw_ops.VariableShape(input=self._pool.handle)[0]
-
-  @tf.function(reduce_retracing=True)
-  def _append(
-    self, task: tf.Tensor, rows: tf.Tensor, in_context: tf.Tensor, generation: tf.Tensor
-  ) -> None:
-    with tf.device('/CPU:0'):
-      num_rows = tf.shape(rows)[0]
-      if self._num_rows + num_rows > self._capacity:
-        self._expire(self._replay, num_rows)
-        self._expire(self._context, num_rows)
-      slots = (self._cursor + tf.range(num_rows)) % self._capacity
-      self._pool.scatter_update(tf.IndexedSlices(rows, slots))
-      self._replay.append(task, slots)
-      if not tf.equal(self._generation[task], generation):
-        self._context.clear(task)
-        self._generation.scatter_update(tf.IndexedSlices(generation, task))
-      if in_context:
-        self._context.append(task, slots)
-      self._cursor.assign((self._cursor + num_rows) % self._capacity)
-      self._num_rows.assign(tf.minimum(self._num_rows + num_rows, self._capacity))
-
-  def _expire(self, rings: index_rings.IndexRings, num_rows: tf.Tensor) -> None:
+  def _expire(self, num_rows: tf.Tensor) -> None:
     """Forgets the entries whose rows are about to be overwritten.
 
     Rows and entries both leave oldest first, so these are the first entries of their rings. The age
     rank of a row is its distance from the cursor, where the oldest row is.
     """
-    slots, present = rings.oldest(num_rows)
-    rank = (slots - self._cursor) % self._capacity
-    expired = tf.logical_and(present, rank < num_rows)
-    rings.drop_oldest(tf.reduce_sum(tf.cast(expired, tf.int32), axis=1))
+    for rings in (self._replay, self._context):
+      slots, present = rings.oldest(num_rows)
+      rank = (slots - self._cursor) % self._capacity
+      expired = tf.logical_and(present, rank < num_rows)
+      rings.drop_oldest(tf.reduce_sum(tf.cast(expired, tf.int32), axis=1))
 
 
 class CacheSampler:

@@ -27,13 +27,17 @@ class IndexRings(tf.Module):
       name: Name of the module.
 
     Raises:
-      ValueError: If a number is not positive.
+      ValueError: If a number is not positive, or int32 cannot number all the entries.
     """
     super().__init__(name=name)
     if num_rings < 1:
       raise ValueError(f'num_rings must be positive, got {num_rings}.')
     if capacity < 1:
       raise ValueError(f'capacity must be positive, got {capacity}.')
+    if num_rings * capacity > _MAX_INT32:
+      raise ValueError(
+        f'{num_rings} rings of {capacity} entries exceed {_MAX_INT32}: lower the capacity per ring.'
+      )
     self._num_rings = num_rings
     self._capacity = capacity
     width = min(_INITIAL_WIDTH, capacity)
@@ -54,33 +58,6 @@ class IndexRings(tf.Module):
     """`[num_rings] int32`, the number of entries of each ring."""
     return self._size.read_value()
 
-  def reserve(self, ring: int, num_entries: int) -> None:
-    """Makes sure that `num_entries` more fit into a ring; call it outside of any `tf.function`.
-
-    Args:
-      ring: The ring.
-      num_entries: How many entries the next `append` brings.
-
-    Raises:
-      ValueError: If the rings would need more entries than int32 can number.
-    """
-    width = int(self._width)
-    needed = min(int(self._size[ring]) + num_entries, self._capacity)
-    if needed <= width:
-      return
-    new_width = min(max(needed, 2 * width), self._capacity)
-    if self._num_rings * new_width > _MAX_INT32:
-      raise ValueError(
-        f'{self._num_rings} rings of {new_width} entries exceed {_MAX_INT32} entries: lower the '
-        f'capacity per task, now {self._capacity}.'
-      )
-    with tf.device('/CPU:0'):
-      ordered = self._entries_at(tf.range(self._num_rings)[:, tf.newaxis], tf.range(width))
-      padded = tf.pad(ordered, [[0, 0], [0, new_width - width]])
-      self._entries.assign(tf.reshape(padded, [-1]))
-      self._start.assign(tf.zeros_like(self._start))
-      self._width.assign(new_width)
-
   def append(self, ring: tf.Tensor, entries: tf.Tensor) -> None:
     """Appends entries to one ring, in order; the oldest go where there are too many.
 
@@ -88,9 +65,11 @@ class IndexRings(tf.Module):
       ring: `[] int32`.
       entries: `[K] int32`; of more than `capacity`, the last ones stay.
     """
-    width = self._width.read_value()
-    entries = entries[tf.maximum(tf.size(entries) - width, 0) :]
+    entries = entries[tf.maximum(tf.size(entries) - self._capacity, 0) :]
     num_entries = tf.size(entries)
+    needed = tf.minimum(self._size[ring] + num_entries, self._capacity)
+    tf.cond(needed > self._width, lambda: self._grow(needed), lambda: None)
+    width = self._width.read_value()
     start, size = self._start[ring], self._size[ring]
     positions = (start + size + tf.range(num_entries)) % width
     self._entries.scatter_update(tf.IndexedSlices(entries, ring * width + positions))
@@ -162,3 +141,13 @@ class IndexRings(tf.Module):
     width = self._width.read_value()
     slots = (tf.gather(self._start, rings) + positions) % width
     return tf.gather(self._entries, rings * width + slots)
+
+  def _grow(self, needed: tf.Tensor) -> None:
+    """Doubles the width of all rings, or more if need be, and moves every start to slot 0."""
+    width = self._width.read_value()
+    new_width = tf.minimum(tf.maximum(needed, 2 * width), self._capacity)
+    ordered = self._entries_at(tf.range(self._num_rings)[:, tf.newaxis], tf.range(width))
+    padded = tf.pad(ordered, [[0, 0], [0, new_width - width]])
+    self._entries.assign(tf.reshape(padded, [-1]))
+    self._start.assign(tf.zeros([self._num_rings], tf.int32))
+    self._width.assign(new_width)

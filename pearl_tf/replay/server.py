@@ -62,14 +62,18 @@ class ReplayServer:
     }
     checkpoint = None if restore_from is None else pathlib.Path(restore_from)
     if checkpoint is not None:
-      self._check_before_restore(checkpoint)
+      num_items = self._check_before_restore(checkpoint)
     self._scratch = pathlib.Path(tempfile.mkdtemp(prefix='.replay-', dir=scratch_directory))
     self._server: reverb.Server | None = None
     try:
       self._server = _start(tables, port, self._scratch, checkpoint)
       self._client = reverb.Client(f'localhost:{self._server.port}')
-      if checkpoint is not None:
-        self._check_after_restore(checkpoint)
+      # Writers may have been busy during the checkpoint, so the number is not compared as such.
+      if checkpoint is not None and num_items and not self._num_items():
+        raise CheckpointError(
+          f'Reverb restored nothing from {checkpoint}, which was written with {num_items} items. '
+          f'Was it written by another version of Reverb?'
+        )
     except BaseException:
       self.stop()
       raise
@@ -113,12 +117,14 @@ class ReplayServer:
     if target.exists():
       raise FileExistsError(f'{target} exists: checkpoint into a new folder each time.')
     self._running()
+    num_items = self._num_items()
     try:
       source = self._client.checkpoint()
     except RuntimeError as error:
       raise CheckpointError(f'Reverb could not checkpoint to {self._scratch}: {error}') from error
     shutil.move(source, target)
-    manifest = dict(self._manifest, bytes={name: _size(target / name) for name in _FILES})
+    sizes = {name: _size(target / name) for name in _FILES}
+    manifest = dict(self._manifest, num_items=num_items, bytes=sizes)
     (target / _MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
     return target
 
@@ -140,13 +146,18 @@ class ReplayServer:
       raise RuntimeError('The replay server was stopped.')
     return self._server
 
-  def _check_before_restore(self, checkpoint: pathlib.Path) -> None:
+  def _num_items(self) -> int:
+    return sum(info.current_size for info in self._client.server_info().values())
+
+  def _check_before_restore(self, checkpoint: pathlib.Path) -> int:
+    """Checks a checkpoint against its manifest and returns the number of its items."""
     try:
       manifest = json.loads((checkpoint / _MANIFEST).read_text())
+      num_items = int(manifest.pop('num_items'))
       sizes = dict(manifest.pop('bytes'))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
       raise CheckpointError(
-        f'{checkpoint} is not a complete replay checkpoint ({error!r}): give the folder that '
+        f'{checkpoint} is not a complete replay checkpoint ({error}): give the folder that '
         f'ReplayServer.checkpoint returned.'
       ) from error
     if manifest != self._manifest:
@@ -160,14 +171,7 @@ class ReplayServer:
           f'The replay checkpoint {checkpoint} is damaged: {name} should have {sizes.get(name)} '
           f'bytes and has {_size(checkpoint / name)}. Restore an older checkpoint.'
         )
-
-  def _check_after_restore(self, checkpoint: pathlib.Path) -> None:
-    num_items = sum(info.current_size for info in self._client.server_info().values())
-    if not num_items and _size(checkpoint / 'items.tfrecord'):
-      raise CheckpointError(
-        f'Reverb restored nothing from {checkpoint}, although it holds items: the checkpoint was '
-        f'probably written by another version of Reverb.'
-      )
+    return num_items
 
 
 def _start(

@@ -2,6 +2,7 @@
 
 import pathlib
 import random
+import tempfile
 
 import gin
 import numpy as np
@@ -16,6 +17,9 @@ class TestCase(parameterized.TestCase, tf.test.TestCase):
   lives here and not in a conftest so that `python file`, pytest and bazel behave alike.
   """
 
+  # A helper of TensorFlow 1 that unittest would count as a skipped test of every class.
+  test_session = None
+
   def setUp(self):
     super().setUp()
     gin.clear_config()
@@ -26,4 +30,4 @@ class TestCase(parameterized.TestCase, tf.test.TestCase):
 
   def temp_dir(self) -> pathlib.Path:
     """Returns a new, empty folder that is removed with the test."""
-    return pathlib.Path(self.create_tempdir().full_path)
+    return pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))

@@ -296,7 +296,10 @@ class FaultsTest(test_case.TestCase):
     pattern = (
       rf'Environment _Fake, task 4 \(parameters \[0.25\]\), step 1 of the episode: .*{message}'
     )
-    with self.assertRaisesRegex(gymnasium_adapter.EnvironmentFault, pattern):
+    with (
+      np.errstate(over='ignore'),
+      self.assertRaisesRegex(gymnasium_adapter.EnvironmentFault, pattern),
+    ):
       adapter.step(np.zeros(2, np.float32))
 
   @parameterized.parameters(

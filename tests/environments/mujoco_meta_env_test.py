@@ -1,6 +1,9 @@
 """What the MuJoCo families share: the switch of masses, pickles, faults of the simulator."""
 
+import contextlib
+import os
 import pickle
+import tempfile
 import warnings
 
 import gin
@@ -93,11 +96,15 @@ class MujocoMetaEnvTest(test_case.TestCase):
       env.step(np.zeros(1))
 
   def test_making_an_environment_says_and_writes_nothing(self):
-    self.enter_context(warnings.catch_warnings(record=True))
+    folder = self.enter_context(tempfile.TemporaryDirectory())
+    self.enter_context(contextlib.chdir(folder))
+    self.enter_context(warnings.catch_warnings())
     warnings.simplefilter('error')
     previous = mujoco.get_mju_user_warning()
     half_cheetah.HalfCheetahVel(legacy_masses=True)
     self.assertEqual(mujoco.get_mju_user_warning(), previous)
+    # MuJoCo's own way to warn of gymnasium's file would be MUJOCO_LOG.TXT in the working directory.
+    self.assertEmpty(os.listdir(folder))
 
 
 if __name__ == '__main__':

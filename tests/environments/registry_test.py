@@ -1,6 +1,9 @@
 """Names of families: ids, a user's own class, and what the messages say of anything else."""
 
+import importlib
+import pathlib
 import sys
+import tempfile
 import textwrap
 
 import gin
@@ -50,10 +53,11 @@ _OWN = textwrap.dedent("""
 
 class RegistryTest(test_case.TestCase):
   def _write_own(self, text=_OWN):
-    folder = self.temp_dir()
-    (folder / 'own_family.py').write_text(text)
-    sys.path.insert(0, str(folder))
-    self.addCleanup(sys.path.remove, str(folder))
+    folder = self.enter_context(tempfile.TemporaryDirectory())
+    (pathlib.Path(folder) / 'own_family.py').write_text(text)
+    sys.path.insert(0, folder)
+    self.addCleanup(sys.path.remove, folder)
+    importlib.invalidate_caches()
     self.addCleanup(sys.modules.pop, 'own_family', None)
     for env_id in ('Line-v0', 'LimitedLine-v0', 'PlainLine-v0'):
       self.addCleanup(gymnasium.registry.pop, env_id, None)

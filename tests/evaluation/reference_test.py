@@ -22,7 +22,9 @@ class ReferenceTest(test_case.TestCase):
 
   # The landmarks that README.md names.
   @parameterized.parameters(
-    ('cheetah-vel', 205_000, -280.63), ('cheetah-dir', 1_444_000, 1673.56), ('ant-dir', 8000, 188.67)
+    ('cheetah-vel', 205_000, -280.63),
+    ('cheetah-dir', 1_444_000, 1673.56),
+    ('ant-dir', 8000, 188.67),
   )
   def test_values_are_the_peers(self, domain, env_steps, expected):
     peer = reference.load(domain)[0]

@@ -68,9 +68,7 @@ class ReportTest(test_case.TestCase):
     )
     self.assertEqual(summary['returns_by_trajectory'], [-0.5, -0.5, 5])
     self.assertEqual([task['index'] for task in summary['tasks']], [80, 81])
-    self.assertAllClose(
-      summary['tasks'][1]['parameters'], result.trajectories[-1].task.parameters
-    )
+    self.assertAllClose(summary['tasks'][1]['parameters'], result.trajectories[-1].task.parameters)
     self.assertEqual(summary['tasks'][1]['final_return'], -5.5)
     self.assertEqual(summary['tasks'][1]['returns_by_trajectory'], [-3, -4, -5])
     self.assertEqual((summary['num_tasks'], summary['num_repeats']), (2, 2))

@@ -1,0 +1,99 @@
+"""Meta-tests a trained agent: how well it does on a task after a few trajectories of it.
+
+  python -m trainers.evaluate --root_dir=runs/cheetah-vel --checkpoint=best
+
+Prints a table with a confidence interval over tasks and writes it as JSON into the run folder's
+evaluations/. The protocol is the run's own unless a flag changes it (docs/algorithm.md, meta-test).
+"""
+
+import json
+import pathlib
+
+import rich.console
+from absl import app, flags
+
+from pearl_tf.evaluation import meta_test, report
+from pearl_tf.experiment import run_folder, seeds, trained
+from trainers import cli
+
+_PROTOCOL = ('num_repeats', 'steps_per_repeat', 'num_exploration_episodes', 'context_size')
+
+
+def define_flags() -> None:
+  """Defines the options; not on import, so that tests may import several programs at once."""
+  flags.DEFINE_string('root_dir', None, 'Run folder of the trained agent.', required=True)
+  flags.DEFINE_string(
+    'checkpoint', trained.LATEST, "'latest', 'best', or the name of a folder in checkpoints/."
+  )
+  flags.DEFINE_enum('tasks', 'test', ['test', 'train'], 'Which tasks of the run.')
+  flags.DEFINE_integer(
+    'num_repeats', None, 'Independent repeats per task, each from the prior.', lower_bound=1
+  )
+  flags.DEFINE_integer(
+    'steps_per_repeat', None, 'Transitions per repeat, by whole trajectories.', lower_bound=1
+  )
+  flags.DEFINE_integer(
+    'num_exploration_episodes',
+    None,
+    'Trajectories on the prior before the belief follows the context.',
+    lower_bound=0,
+  )
+  flags.DEFINE_integer(
+    'context_size',
+    None,
+    'Context transitions drawn with replacement per inference; all of them by default.',
+    lower_bound=1,
+  )
+  flags.DEFINE_bool('stochastic', False, 'Sample actions instead of the mean action.')
+  flags.DEFINE_float(
+    'confidence', 0.95, 'Probability of the interval over tasks.', lower_bound=0, upper_bound=1
+  )
+  flags.DEFINE_integer('seed', 0, 'Seeds the meta-test.', lower_bound=0)
+  flags.DEFINE_string(
+    'output', None, 'JSON file; by default evaluations/<checkpoint>-<tasks>.json of the run folder.'
+  )
+  flags.DEFINE_integer('show_tasks', 10, 'Rows of the table.', lower_bound=1)
+
+
+def main(argv: list[str]) -> None:
+  """Meta-tests, prints the table and writes the JSON."""
+  options = flags.FLAGS
+  if len(argv) > 1:
+    raise app.UsageError(f'unexpected arguments {argv[1:]}; every option starts with --')
+  builder, checkpoint = trained.restore(options.root_dir, options.checkpoint)
+  protocol = {name: options[name].value for name in _PROTOCOL if options[name].value is not None}
+  subset = builder.tasks.test if options.tasks == 'test' else builder.tasks.train
+  result = meta_test.MetaTest(**protocol).run(
+    subset,
+    builder.make_rollout(
+      deterministic=not options.stochastic, num_environments=builder.training.num_environments
+    ),
+    seed=seeds.sequence(options.seed, seeds.Stream.META_TEST),
+  )
+  summary = report.summarize(result, confidence=options.confidence)
+  summary |= {
+    'checkpoint': checkpoint.name,
+    'tasks_of': options.tasks,
+    'gradient_steps': int(builder.agent.train_step_counter),
+    'stochastic': options.stochastic,
+    'seed': options.seed,
+    'protocol_flags': protocol,
+  }
+  console = rich.console.Console()
+  title = f'{options.root_dir}, {checkpoint.name}, {options.tasks} tasks'
+  console.print(report.format_table(summary, title=title, max_tasks=options.show_tasks))
+  output = options.output or run_folder.RunFolder(options.root_dir).evaluations / (
+    f'{checkpoint.name}-{options.tasks}.json'
+  )
+  run_folder.write_atomically(pathlib.Path(output), json.dumps(summary, indent=1))
+  console.print(f'written to {output}', soft_wrap=True, highlight=False)
+
+
+def run() -> None:
+  """Entry point of the console script."""
+  define_flags()
+  cli.run(main)
+
+
+if __name__ == '__main__':
+  run()
