@@ -1,5 +1,7 @@
 """The weight of the entropy bonus: fixed as in the reference, or tuned as in later SAC."""
 
+import math
+
 import gin
 import tensorflow as tf
 
@@ -22,7 +24,7 @@ class FixedEntropyWeight(tf.Module):
     """
     super().__init__()
     del action_size
-    if weight < 0:
+    if not 0 <= weight < math.inf:  # Refuses NaN too.
       raise ValueError(f'FixedEntropyWeight.weight must not be negative, got {weight}')
     self._weight = weight
 
@@ -59,7 +61,7 @@ class AutomaticEntropyWeight(tf.Module):
       ValueError: if `initial_weight` is not positive.
     """
     super().__init__()
-    if initial_weight <= 0:
+    if not 0 < initial_weight < math.inf:  # Refuses NaN too.
       raise ValueError(
         f'AutomaticEntropyWeight.initial_weight must be positive, got {initial_weight}'
       )

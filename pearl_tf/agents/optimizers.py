@@ -1,5 +1,6 @@
 """How every variable group is optimised: Adam with the reference's constants."""
 
+import math
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -19,10 +20,10 @@ def adam(learning_rate: float, variables: Sequence[tf.Variable]) -> Optimizer:
     variables: the group this optimizer owns.
 
   Raises:
-    ValueError: if `learning_rate` is not positive.
+    ValueError: if `learning_rate` is not a positive finite number.
   """
-  if learning_rate <= 0:
-    raise ValueError(f'learning_rate must be positive, got {learning_rate}')
+  if not 0 < learning_rate < math.inf:  # Refuses NaN too.
+    raise ValueError(f'learning_rate must be positive and finite, got {learning_rate}')
   optimizer = Optimizer(learning_rate, beta_1=0.9, beta_2=0.999, epsilon=1e-8)
   optimizer._create_all_weights(variables)  # The only way to build a legacy optimizer's slots.
   return optimizer

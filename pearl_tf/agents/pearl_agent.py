@@ -4,6 +4,7 @@ This module owns which loss changes which variables, and in which order (the ref
 `docs/algorithm.md`). It takes a `types.MetaBatch` and knows nothing of replay or environments.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import gin
@@ -90,6 +91,10 @@ class PearlAgent(tf_agent.TFAgent):
       actor_mean_weight=(actor_mean_weight, 0.0, None),
       actor_log_std_weight=(actor_log_std_weight, 0.0, None),
     )
+    if target_update_rate == 0:
+      raise ValueError(
+        'PearlAgent.target_update_rate must be positive, got 0.0: targets stand still'
+      )
     self._kl_weight = kl_weight
     self._reward_scale = reward_scale
     self._gamma = gamma
@@ -295,8 +300,8 @@ class PearlAgent(tf_agent.TFAgent):
 
 
 def _check_ranges(**ranges: tuple[float, float, float | None]) -> None:
-  """Raises ValueError for the first value that is outside of its closed interval."""
+  """Raises ValueError for the first value that is outside of its closed interval or not finite."""
   for name, (value, low, high) in ranges.items():
-    if value < low or (high is not None and value > high):
+    if not math.isfinite(value) or value < low or (high is not None and value > high):
       interval = f'at least {low}' if high is None else f'in [{low}, {high}]'
       raise ValueError(f'PearlAgent.{name} must be {interval}, got {value}')

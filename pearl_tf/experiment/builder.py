@@ -87,6 +87,14 @@ class Builder:
     if folder is not None:
       tasks.save(self.tasks, folder.tasks)
 
+  def replay_capacity(self) -> int:
+    """Returns the transitions that the learner's cache holds."""
+    return self.training.replay_capacity or self.schedule.max_transitions(
+      num_tasks=len(self.tasks.train),
+      num_iterations=self.training.num_iterations,
+      max_episode_steps=self.training.max_episode_steps,
+    )
+
   def environments(self, number: int) -> list[gymnasium_adapter.GymnasiumAdapter]:
     """Returns the first `number` environments of a pool that grows as needed."""
     while len(self._environments) < number:
@@ -144,23 +152,34 @@ class Replay:
       restore_from: replay part of a checkpoint; None starts empty.
       scratch_directory: where checkpoints are written before they are moved to their place.
     """
+    self.server = server.ReplayServer(
+      builder.layout,
+      len(builder.tasks.train),
+      restore_from=restore_from,
+      scratch_directory=scratch_directory,
+    )
+    try:
+      self._connect(builder)
+    except BaseException:
+      self.server.stop()  # Otherwise the process would wait for it for minutes when it ends.
+      raise
+
+  def _connect(self, builder: Builder) -> None:
     num_tasks = len(builder.tasks.train)
     sizes = {
       'meta_batch_size': builder.training.meta_batch_size,
       'context_size': builder.training.context_size,
       'batch_size': builder.training.batch_size,
     }
-    self.server = server.ReplayServer(
-      builder.layout, num_tasks, restore_from=restore_from, scratch_directory=scratch_directory
-    )
     # Nothing is copied for a learner that samples from the tables: they may exceed its memory.
-    self._feeds_cache = builder.training.sampler == 'cache'
+    has_cache = builder.training.sampler == 'cache'
     self.writer = writer.ReplayWriter(
-      self.server.client, builder.layout, max_pending_episodes=16, feed_cache=self._feeds_cache
+      self.server.client, builder.layout, max_pending_episodes=16, feed_cache=has_cache
     )
-    self.cache = cache.ReplayCache(builder.layout, num_tasks)
-    self._feeder = feeder.Feeder(self.server.address, builder.layout)
-    if self._feeds_cache:
+    self.cache = self._feeder = None
+    if has_cache:
+      self.cache = cache.ReplayCache(builder.layout, num_tasks, capacity=builder.replay_capacity())
+      self._feeder = feeder.Feeder(self.cache, self.server.address)
       self.sampler = cache.CacheSampler(self.cache, **sizes)
     else:
       self.sampler = direct_sampler.DirectSampler(
@@ -169,9 +188,11 @@ class Replay:
 
   def drain(self) -> int:
     """Takes what was collected since the last call into the learner's cache."""
-    return self._feeder.drain(self.cache) if self._feeds_cache else 0
+    return self._feeder.drain() if self._feeder is not None else 0
 
   def stop(self) -> None:
     """Closes the writer and stops the server."""
-    self.writer.close()
-    self.server.stop()
+    try:
+      self.writer.close()
+    finally:
+      self.server.stop()

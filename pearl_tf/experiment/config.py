@@ -6,6 +6,7 @@ This is the only module that parses gin. A run keeps its resolved text, so that 
 
 import contextlib
 import importlib
+import logging
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
@@ -79,6 +80,8 @@ def load(gin_files: Sequence[str], gin_bindings: Sequence[str] = ()) -> str:
     # An `include` names a file beside the one it stands in.
     gin.add_config_file_search_path(str(pathlib.Path(gin_file).parent))
   gin.clear_config()
+  # gin looks for an included file in several places and logs an error for each but the last.
+  logging.disable(logging.ERROR)
   try:
     # Not finalised, hence not locked: a user's family may be imported later and be configurable.
     with as_config_error():
@@ -87,6 +90,8 @@ def load(gin_files: Sequence[str], gin_bindings: Sequence[str] = ()) -> str:
       )
   except (ConfigError, ImportError, OSError) as error:
     raise ConfigError(f'the gin configuration cannot be parsed: {error}') from error
+  finally:
+    logging.disable(logging.NOTSET)
   return gin.config_str(max_line_length=100)
 
 

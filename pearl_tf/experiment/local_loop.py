@@ -156,11 +156,16 @@ class LocalLoop:
       restore_from=checkpoints.replay_folder(newest),
       scratch_directory=scratch,
     )
-    self._replay.writer.restore(self._progress.replay_writer)
-    checkpoints.restore(newest, self._variables())
+    try:
+      self._replay.writer.restore(self._progress.replay_writer)
+      checkpoints.restore(newest, self._variables())
+    except BaseException:
+      self.close()
+      raise
 
   def _variables(self) -> dict:
-    return {'agent': self._agent, 'cache': self._replay.cache}
+    variables = {'agent': self._agent}
+    return variables if self._replay.cache is None else variables | {'cache': self._replay.cache}
 
   def run(self) -> bool:
     """Trains to the last iteration.

@@ -24,6 +24,8 @@ class Training:
     num_environments: environments stepped in parallel.
     sampler: 'cache' (learner-side rings) or 'direct' (from the Reverb tables, for replay larger
       than memory).
+    replay_capacity: transitions the learner's cache keeps, of all tasks together; None for all that
+      the run can collect. Less saves memory and drops the oldest.
     steps_per_call: training steps per compiled call; also how soon Ctrl-C is noticed.
     evaluation_interval: iterations between meta-tests; the last iteration always evaluates.
     checkpoint_interval: iterations between checkpoints; the initial pool, the last iteration and an
@@ -39,6 +41,7 @@ class Training:
   max_episode_steps: int = 200
   num_environments: int = 32
   sampler: str = 'cache'
+  replay_capacity: int | None = None
   steps_per_call: int = 20
   evaluation_interval: int = 1
   checkpoint_interval: int = 5
@@ -49,6 +52,10 @@ class Training:
       value = getattr(self, field.name)
       if field.type in (int, 'int') and (not isinstance(value, int) or value < 1):
         raise ValueError(f'Training.{field.name} must be a positive integer, got {value!r}')
+    if self.replay_capacity is not None and self.replay_capacity < 1:
+      raise ValueError(
+        f'Training.replay_capacity must be positive or None, got {self.replay_capacity}'
+      )
     if self.sampler not in SAMPLERS:
       raise ValueError(f'Training.sampler must be one of {SAMPLERS}, got {self.sampler!r}')
 

@@ -21,7 +21,7 @@ class Dense(tf.keras.layers.Dense):
 
   def call(self, inputs: tf.Tensor) -> tf.Tensor:
     """Maps `[..., features] float32` to `[..., units] float32`."""
-    rows = tf.reshape(inputs, [1, -1, inputs.shape[-1]])
+    rows = tf.reshape(inputs, [1, -1, self.kernel.shape[0]])
     outputs = tf.matmul(rows, self.kernel[tf.newaxis])
     outputs = tf.reshape(outputs, tf.concat([tf.shape(inputs)[:-1], [self.units]], axis=0))
     outputs.set_shape(inputs.shape[:-1] + [self.units])

@@ -17,7 +17,7 @@ Weights = list[np.ndarray]
 
 
 class Noise(NamedTuple):
-  """Standard normal numbers of one step: `[T, Z]`, `[T, B, A]` and, for target critics, the same."""
+  """Standard normal numbers of one step: `[T, Z]`, `[T, B, A]`, and for target critics again."""
 
   latent: np.ndarray
   action: np.ndarray

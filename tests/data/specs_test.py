@@ -32,7 +32,9 @@ class SpecsTest(test_case.TestCase):
   def test_transition(self):
     self.assertEqual(
       shapes(specs.transition_spec(DOMAIN)),
-      types.Transition(observation=(3,), action=(2,), reward=(), discount=(), next_observation=(3,)),
+      types.Transition(
+        observation=(3,), action=(2,), reward=(), discount=(), next_observation=(3,)
+      ),
     )
 
   def test_policy_state(self):

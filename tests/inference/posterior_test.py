@@ -64,9 +64,7 @@ class SampleTest(test_case.TestCase):
     first = posterior.sample(belief, seed=[1, 2])
     self.assertAllEqual(first, posterior.sample(belief, seed=[1, 2]))
     self.assertNotAllClose(first, posterior.sample(belief, seed=[1, 3]))
-    self.assertNotAllClose(
-      posterior.sample(belief, seed=None), posterior.sample(belief, seed=None)
-    )
+    self.assertNotAllClose(posterior.sample(belief, seed=None), posterior.sample(belief, seed=None))
 
   def test_is_reparameterised(self):
     belief = types.Posterior(*(tf.Variable(part) for part in random_posterior()))

@@ -24,6 +24,12 @@ def value_of(domain: specs.DomainSpec, **arguments) -> critic.Value:
   return network
 
 
+def random_inputs(*leading: int) -> list[np.ndarray]:
+  """Returns observation, action and latent."""
+  generator = np.random.default_rng(0)
+  return [generator.normal(size=[*leading, size]).astype(np.float32) for size in (20, 6, 5)]
+
+
 def count(network) -> int:
   return sum(int(np.prod(variable.shape)) for variable in network.trainable_variables)
 
@@ -34,8 +40,7 @@ class CriticTest(test_case.TestCase):
     self.assertEqual(count(value_of(CHEETAH)), 188_701)
 
   def test_starts_near_zero(self):
-    generator = np.random.default_rng(0)
-    inputs = [generator.normal(size=[2, 4, size]).astype(np.float32) for size in (20, 6, 5)]
+    inputs = random_inputs(2, 4)
     for network, arguments in [
       (critic_of(CHEETAH), tuple(inputs)),
       (value_of(CHEETAH), (inputs[0], inputs[2])),
@@ -49,9 +54,7 @@ class CriticTest(test_case.TestCase):
         self.assertGreater(np.abs(array).max(), 0.0)
 
   def test_every_input_matters(self):
-    sizes = (20, 6, 5)
-    inputs = [tf.Variable(np.random.default_rng(i).normal(size=[3, n]), dtype=tf.float32)
-              for i, n in enumerate(sizes)]  # fmt: skip
+    inputs = [tf.Variable(array) for array in random_inputs(3)]
     with tf.GradientTape(persistent=True) as tape:
       quality, _ = critic_of(CHEETAH)(tuple(inputs))
       value, _ = value_of(CHEETAH)((inputs[0], inputs[2]))
@@ -64,8 +67,7 @@ class CriticTest(test_case.TestCase):
 
   def test_rank_does_not_matter(self):
     network = critic_of(CHEETAH, hidden_units=(4,))
-    inputs = [np.random.default_rng(0).normal(size=[2, 3, n]).astype(np.float32)
-              for n in (20, 6, 5)]  # fmt: skip
+    inputs = random_inputs(2, 3)
     outputs, _ = network(tuple(inputs))
     flat, _ = network(tuple(array.reshape(6, -1) for array in inputs))
     self.assertAllClose(tf.reshape(outputs, [6]), flat)

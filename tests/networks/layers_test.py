@@ -47,6 +47,15 @@ class DenseTest(test_case.TestCase):
     self.assertAllClose(apply(inputs), inputs @ layer.kernel.numpy(), atol=1e-5)
 
 
+  def test_unknown_feature_size(self):
+    # Functions that relax shapes to trace less often, as TF-Agents' eager policy does, lose it.
+    layer = layers.Dense(7)
+    layer.build([None, 3])
+    apply = tf.function(layer, input_signature=[tf.TensorSpec([None, None], tf.float32)])
+    inputs = np.random.default_rng(0).normal(size=[5, 3]).astype(np.float32)
+    self.assertAllClose(apply(inputs), layer(inputs))
+
+
 class MlpTest(test_case.TestCase):
   def test_initialisation_of_the_reference(self):
     weights = built(layers.Mlp((300, 200), 40, seed=0, name='mlp'), 25)

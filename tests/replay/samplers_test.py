@@ -106,8 +106,8 @@ class BothSamplersTest(_SamplersTestCase):
     ('direct_one_at_a_time', 'direct', {'num_parallel_tasks': 1}),
   )
   def test_uniform_and_unmixed(self, kind, options):
-    sampler = self._sampler(kind, meta_batch_size=8, context_size=24, batch_size=32, **options)
-    tasks, context, replay = self._draw(sampler, 40)
+    sampler = self._sampler(kind, meta_batch_size=8, context_size=40, batch_size=60, **options)
+    tasks, context, replay = self._draw(sampler, 12)
     self._assert_uniform(tasks, _NUM_TASKS)
     for task in range(_NUM_TASKS):
       self._assert_uniform(context[tasks == task], _num_context(task))
@@ -116,31 +116,31 @@ class BothSamplersTest(_SamplersTestCase):
   @parameterized.parameters('cache', 'direct')
   def test_tasks_of_a_batch_are_independent(self, kind):
     # With replacement: all pairs are equally likely, a task beside itself too.
-    sampler = self._sampler(kind, meta_batch_size=2, context_size=1, batch_size=1)
-    tasks, _, _ = self._draw(sampler, 500)
-    self._assert_uniform(tasks[:, 0] * _NUM_TASKS + tasks[:, 1], _NUM_TASKS**2)
-    self._assert_uniform(tasks[:-1, 1] * _NUM_TASKS + tasks[1:, 0], _NUM_TASKS**2)
+    sampler = self._sampler(kind, meta_batch_size=40, context_size=1, batch_size=1)
+    tasks, _, _ = self._draw(sampler, 10)
+    tasks = tasks.reshape(-1)
+    self._assert_uniform(tasks[::2] * _NUM_TASKS + tasks[1::2], _NUM_TASKS**2)
+    self._assert_uniform(tasks[1:-1:2] * _NUM_TASKS + tasks[2::2], _NUM_TASKS**2)
 
   @parameterized.parameters('cache', 'direct')
   def test_draws_of_a_batch_are_independent(self, kind):
-    sampler = self._sampler(kind, meta_batch_size=8, context_size=2, batch_size=2)
-    tasks, context, replay = self._draw(sampler, 500)
-    size, num_replay = _num_context(1), _num_replay(1)  # 10 and 39 rows.
-    context, replay = context[tasks == 1], replay[tasks == 1]
+    sampler = self._sampler(kind, meta_batch_size=30, context_size=32, batch_size=32)
+    tasks, context, replay = self._draw(sampler, 3)
     # Rows in quarters of the range, so that every pair has enough counts.
-    context, replay = 4 * context // size, 4 * replay // num_replay
-    pairs = (
-      (context[:, 0], context[:, 1]),
-      (replay[:, 0], replay[:, 1]),
-      (context[:, 0], replay[:, 0]),
-      (context[:, 1], replay[:, 1]),
-      (context[:-1, 0], context[1:, 0]),
-      (replay[:-1, 0], replay[1:, 0]),
-    )
-    for first, second in pairs:
+    context = 4 * context[tasks == 1] // _num_context(1)
+    replay = 4 * replay[tasks == 1] // _num_replay(1)
+    pairs = {
+      'context': (context[:, ::2], context[:, 1::2]),
+      'replay': (replay[:, ::2], replay[:, 1::2]),
+      'context and replay': (context, replay),
+      'context of two draws of the task': (context[:-1], context[1:]),
+      'replay of two draws of the task': (replay[:-1], replay[1:]),
+    }
+    for name, (first, second) in pairs.items():
       table = np.zeros([4, 4])
-      np.add.at(table, (first, second), 1)
-      self.assertGreater(stats.chi2_contingency(table).pvalue, _MIN_P_VALUE, table)
+      np.add.at(table, (first.reshape(-1), second.reshape(-1)), 1)
+      p_value = stats.chi2_contingency(table).pvalue
+      self.assertGreater(p_value, _MIN_P_VALUE, f'{name}: {table}')
 
   def test_uniformity_test_would_notice_trajectories_drawn_uniformly(self):
     generator = np.random.default_rng(0)
@@ -155,11 +155,11 @@ class BothSamplersTest(_SamplersTestCase):
 class DirectSamplerTest(_SamplersTestCase):
   def test_several_rows_per_trajectory_stay_uniform(self):
     sampler = self._sampler(
-      'direct', meta_batch_size=8, context_size=7, batch_size=10, rows_per_trajectory=3
+      'direct', meta_batch_size=8, context_size=100, batch_size=130, rows_per_trajectory=3
     )
-    tasks, context, replay = self._draw(sampler, 200)
-    self.assertEqual(context.shape, (200, 8, 7))
-    self.assertEqual(replay.shape, (200, 8, 10))
+    tasks, context, replay = self._draw(sampler, 12)
+    self.assertEqual(context.shape, (12, 8, 100))
+    self.assertEqual(replay.shape, (12, 8, 130))
     # Rows of one trajectory are correlated, so that the test takes one of each.
     for task in range(_NUM_TASKS):
       self._assert_uniform(context[tasks == task][:, ::3], _num_context(task))
@@ -175,7 +175,7 @@ class DirectSamplerTest(_SamplersTestCase):
       self.writer.write(task, _episode(task, 900, 3), in_context=True)
     self.writer.flush()
     self._draw(sampler, 2)  # What was prefetched before the clearing.
-    _, context, _ = self._draw(sampler, 20)
+    _, context, _ = self._draw(sampler, 10)
     self.assertEqual(set(context.reshape(-1).tolist()), {900, 901, 902})
 
   def test_empty_table_is_an_error_not_a_skipped_task(self):

@@ -1,0 +1,151 @@
+"""Times collection and evaluation beside the environment they step."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from pearl_tf.collect import collector, session
+from pearl_tf.data import types
+from pearl_tf.experiment import builder as builder_lib
+from pearl_tf.experiment import seeds
+from pearl_tf.experiment.benchmark import timing
+
+_MAX_TEST_TASKS = 30
+_EPISODES_ALONE = 5
+
+
+def collection(
+  builder: builder_lib.Builder, replay: builder_lib.Replay, *, num_environments: int, **rounds
+) -> dict[str, Any]:
+  """Times collection with a replay and without one, the bare environment and our adapter of it.
+
+  Args:
+    builder: the experiment.
+    replay: where the data goes: written, confirmed, and drained into the learner's cache.
+    num_environments: environments stepped side by side, each on a task.
+    **rounds: for `timing.take_turns`.
+
+  Returns:
+    Environment steps per second, what each costs beside the bare environment, and the seconds of
+    one configured iteration.
+  """
+  context_size = builder.training.context_size
+  rollout = builder.make_rollout(deterministic=False, num_environments=num_environments)
+  wide = collector.Collector(rollout, replay.writer, builder.schedule, context_size=context_size)
+  configured = builder.make_collector(replay)
+  wide_tasks = _cycle(builder.tasks.train, num_environments)
+  iteration_tasks = _cycle(builder.tasks.train, builder.schedule.tasks_per_iteration)
+  phases = builder.schedule.visit_phases(context_size)
+  seed = seeds.sequence(builder.seed, seeds.Stream.COLLECT)
+
+  def roll_out() -> int:
+    sessions = [session.Session(task, phases) for task in wide_tasks]
+    return rollout.run(sessions, seed=seed, on_episode=lambda episode: None)
+
+  def collect(collects: collector.Collector, tasks: list[types.Task]) -> int:
+    collected = collects.visit(tasks, seed=seed)
+    replay.drain()
+    return collected.env_steps
+
+  turns = timing.take_turns(
+    {
+      **environment_alone(builder),
+      'rollout': roll_out,
+      'collection': lambda: collect(wide, wide_tasks),
+      'iteration': lambda: collect(configured, iteration_tasks),
+    },
+    **rounds,
+  )
+  beside_bare = ('adapter', 'rollout', 'collection')
+  return {
+    'num_environments': num_environments,
+    **{f'{name}_steps_per_second': each.median_rate() for name, each in turns.items()},
+    **{f'{name}_percent': timing.extra_percent(turns[name], turns['bare']) for name in beside_bare},
+    'iteration_tasks': len(iteration_tasks),
+    'iteration_env_steps': turns['iteration'].work[-1],
+    'iteration_seconds': turns['iteration'].median_seconds(),
+    'repeats': turns['bare'].number,
+  }
+
+
+def evaluation(builder: builder_lib.Builder, **rounds) -> dict[str, Any]:
+  """Times the configured meta-test on the test tasks, 30 at most, beside the bare environment.
+
+  Args:
+    builder: the experiment.
+    **rounds: for `timing.take_turns`.
+
+  Returns:
+    Environment steps per second, over how many tasks and environments.
+  """
+  tasks = builder.tasks.test[:_MAX_TEST_TASKS]
+  most_sessions = 4 * max(len(builder.tasks.test), len(builder.tasks.train))
+  num_environments = min(builder.training.num_environments, most_sessions)  # As in training.
+  rollout = builder.make_rollout(deterministic=True, num_environments=num_environments)
+  seed = seeds.sequence(builder.seed, seeds.Stream.META_TEST)
+  turns = timing.take_turns(
+    {
+      'bare': environment_alone(builder)['bare'],
+      'evaluation': lambda: builder.meta_test.run(tasks, rollout, seed=seed).env_steps,
+    },
+    **rounds,
+  )
+  evaluated, bare = turns['evaluation'], turns['bare']
+  return {
+    'tasks': len(tasks),
+    'num_environments': num_environments,
+    'env_steps': evaluated.work[-1],
+    'seconds': evaluated.median_seconds(),
+    'evaluation_steps_per_second': evaluated.median_rate(),
+    'bare_steps_per_second': bare.median_rate(),
+    'evaluation_percent': timing.extra_percent(evaluated, bare),
+    'repeats': evaluated.number,
+  }
+
+
+def environment_alone(builder: builder_lib.Builder) -> dict[str, Callable[[], int]]:
+  """Returns activities that step one environment with the same random actions.
+
+  Args:
+    builder: the experiment; its first environment is used.
+
+  Returns:
+    `bare`, the gymnasium environment itself; and `adapter`, our adapter of it. Both return the
+    steps they took: some whole episodes.
+  """
+  adapter = builder.environments(1)[0]
+  environment, task = adapter.gymnasium_env, builder.tasks.train[0]
+  episode_steps = builder.training.max_episode_steps
+  random = np.random.default_rng(builder.seed)
+  actions = random.uniform(
+    -1, 1, [_EPISODES_ALONE * episode_steps, builder.domain.action_size]
+  ).astype(np.float32)
+  space = environment.action_space
+  scaled = (space.low + (actions + 1) / 2 * (space.high - space.low)).astype(space.dtype)
+
+  def bare() -> int:
+    environment.unwrapped.set_task(task)
+    ended = True
+    for step, action in enumerate(scaled):
+      if ended or step % episode_steps == 0:
+        environment.reset(seed=builder.seed)
+      _, _, terminated, truncated, _ = environment.step(action)
+      ended = terminated or truncated
+    return len(scaled)
+
+  def adapted() -> int:
+    adapter.set_task(task)
+    ended = True
+    for action in actions:
+      if ended:
+        adapter.seed(builder.seed)
+        adapter.reset()
+      ended = adapter.step(action).is_last()
+    return len(actions)
+
+  return {'bare': bare, 'adapter': adapted}
+
+
+def _cycle(tasks: list[types.Task], number: int) -> list[types.Task]:
+  return [tasks[index % len(tasks)] for index in range(number)]

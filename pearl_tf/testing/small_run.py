@@ -1,0 +1,35 @@
+"""The smallest meta-training that still does everything: bindings for tests of the loop."""
+
+import pathlib
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+GIN_FILE = str(ROOT / 'trainers' / 'configs' / 'point_robot.gin')
+
+NARROW = (
+  'GaussianEncoder.hidden_units = (8, 8)',
+  'networks.actor.Actor.hidden_units = (8, 8)',
+  'Critic.hidden_units = (8, 8)',
+  'Value.hidden_units = (8, 8)',
+)
+SMALL = NARROW + (
+  'sample_task_split.num_train = 4',
+  'sample_task_split.num_test = 2',
+  'CollectSchedule.initial_steps = 40',
+  'CollectSchedule.tasks_per_iteration = 3',
+  'CollectSchedule.prior_steps = 40',
+  'CollectSchedule.posterior_steps = 20',
+  'CollectSchedule.extra_steps = 40',
+  'Training.num_iterations = 3',
+  'Training.gradient_steps_per_iteration = 40',
+  'Training.steps_per_call = 10',
+  'Training.meta_batch_size = 3',
+  'Training.context_size = 16',
+  'Training.batch_size = 16',
+  'Training.num_environments = 8',
+  'Training.checkpoint_interval = 1',
+)
+# The same on the `Line` family of `pearl_tf.testing.fakes`.
+LINE = SMALL + (
+  "registry.make.name = 'pearl_tf.testing.fakes:Line'",
+  'Training.max_episode_steps = 5',
+)

@@ -1,0 +1,261 @@
+import numpy as np
+from absl.testing import absltest, parameterized
+from tf_agents.trajectories import time_step as ts
+
+from pearl_tf.collect import rollout, schedule, session
+from pearl_tf.environments import gymnasium_adapter
+from pearl_tf.testing import fakes, test_case
+
+SEED = np.random.SeedSequence([4, 2])
+VISIT = [
+  schedule.Phase('prior', 10, None, in_context=True),
+  schedule.Phase('none', 0, 1, in_context=True),
+  schedule.Phase('posterior', 12, 1, in_context=True),
+  schedule.Phase('extra', 15, 1, in_context=False),
+]
+
+
+def run(tasks, *, num_environments, phases=VISIT, seed=SEED, acting=None, **environment):
+  """Rolls one session per task and returns finished episodes by session, and the step count."""
+  environments = fakes.line_adapters(num_environments, **environment)
+  roll = rollout.Rollout(environments, acting or fakes.ScriptedActing())
+  sessions = [session.Session(task, phases) for task in tasks]
+  finished = [[] for _ in tasks]
+  num_steps = roll.run(
+    sessions, seed=seed, on_episode=lambda episode: finished[episode.session_index].append(episode)
+  )
+  return finished, num_steps
+
+
+def sequential(task, seed, *, max_episode_steps, termination_probability):
+  """One session of VISIT, step by step: what the roll-out must do, written for one environment."""
+  environment = fakes.Line(termination_probability)
+  environment.set_task(task)
+  generator_seed = int(seed)
+  acting = fakes.ScriptedActing
+  context, episodes = [], []
+  for name, num_steps, num_prior, joins in (
+    ('prior', 10, 10**9, True),
+    ('posterior', 12, 1, True),
+    ('extra', 15, 1, False),
+  ):
+    steps = index = 0
+    while steps < num_steps:
+      mean, variance = acting.PRIOR_MEAN, 0.0
+      if index >= num_prior:
+        rewards = np.concatenate([episode['context_reward'] for episode in context])
+        mean, variance = rewards.mean(), len(rewards)
+      latent = np.float32(np.float32(mean) + np.float32(variance))
+      observation, _ = environment.reset(seed=generator_seed)
+      generator_seed = None
+      columns = {'phase': name, 'observation': [], 'reward': [], 'context_reward': []}
+      columns |= {'discount': [], 'next_observation': [], 'adapted': index >= num_prior}
+      terminated = False
+      while not terminated and len(columns['reward']) < max_episode_steps:
+        action = np.clip(np.float32(0.5) * (latent - observation), -1, 1).astype(np.float32)
+        columns['observation'].append(observation[0])
+        observation, reward, terminated, _, info = environment.step(action * np.float32(0.5))
+        columns['reward'].append(reward)
+        columns['context_reward'].append(info['sparse_reward'])
+        columns['discount'].append(0.0 if terminated else 1.0)
+        columns['next_observation'].append(observation[0])
+      episodes.append(columns)
+      if joins:
+        context.append(columns)
+      steps += len(columns['reward'])
+      index += 1
+  return episodes
+
+
+class RolloutTest(test_case.TestCase):
+  @parameterized.product(num_environments=[1, 3, 8], termination_probability=[0.0, 0.2])
+  def test_equals_a_sequential_session_whatever_the_others_do(
+    self, num_environments, termination_probability
+  ):
+    # Seven sessions wait for one, three or eight environments; episodes end at different times.
+    tasks = fakes.line_tasks(7)
+    limits = {'max_episode_steps': 5, 'termination_probability': termination_probability}
+    finished, num_steps = run(tasks, num_environments=num_environments, **limits)
+    seeds = np.random.SeedSequence([4, 2], spawn_key=(0,)).generate_state(7)
+    total = 0
+    for task, seed, episodes in zip(tasks, seeds, finished, strict=True):
+      expected = sequential(task, seed, **limits)
+      self.assertEqual([e.phase for e in episodes], [e['phase'] for e in expected])
+      self.assertEqual([e.adapted for e in episodes], [e['adapted'] for e in expected])
+      for actual, wanted in zip(episodes, expected, strict=True):
+        self.assertEqual(actual.task.index, task.index)
+        for name in ('reward', 'context_reward', 'discount'):
+          self.assertAllClose(getattr(actual.episode, name), wanted[name], atol=1e-6, msg=name)
+        for name in ('observation', 'next_observation'):
+          self.assertAllClose(getattr(actual.episode, name)[:, 0], wanted[name], atol=1e-6)
+        total += len(wanted['reward'])
+    self.assertEqual(num_steps, total)
+
+  def test_termination_has_discount_zero_and_the_time_limit_one(self):
+    finished, _ = run(
+      fakes.line_tasks(6), num_environments=3, max_episode_steps=5, termination_probability=0.2
+    )
+    lengths = set()
+    for finished_episode in sum(finished, []):
+      discount = finished_episode.episode.discount
+      self.assertAllEqual(discount[:-1], np.ones(len(discount) - 1))
+      lengths.add((len(discount), float(discount[-1])))
+      if len(discount) < 5:
+        self.assertEqual(discount[-1], 0.0)
+    self.assertIn((5, 1.0), lengths)  # The time limit alone ...
+    self.assertTrue(any(length < 5 for length, _ in lengths))  # ... and real terminations.
+
+  def test_the_dense_reward_is_stored_beside_the_sparse_one(self):
+    finished, _ = run(fakes.line_tasks(2), num_environments=2)
+    for finished_episode in sum(finished, []):
+      episode = finished_episode.episode
+      distance = np.abs(episode.next_observation[:, 0] - finished_episode.task.parameters[0])
+      self.assertAllClose(episode.reward, -distance, atol=1e-6)
+      self.assertAllEqual(episode.context_reward, (distance < 0.25).astype(np.float32))
+
+  def test_episodes_are_whole_and_connected(self):
+    finished, _ = run(fakes.line_tasks(2), num_environments=2)
+    for finished_episode in sum(finished, []):
+      episode = finished_episode.episode
+      self.assertTrue(all(column.dtype == np.float32 for column in episode))
+      self.assertAllEqual(episode.observation[1:], episode.next_observation[:-1])
+
+  def test_the_state_reported_is_the_one_acted_on(self):
+    finished, _ = run(fakes.line_tasks(3), num_environments=2)
+    acting = fakes.ScriptedActing
+    for episodes in finished:
+      context = []
+      for episode in episodes:
+        mean, variance = episode.policy_state.posterior
+        self.assertEqual(episode.policy_state.latent, acting.draw(mean, variance))
+        if episode.adapted:
+          self.assertEqual(variance, len(np.concatenate(context)))
+        else:
+          self.assertEqual((mean, variance), (acting.PRIOR_MEAN, 0.0))
+        if episode.in_context:
+          context.append(episode.episode.context_reward)
+
+  def test_a_sub_sample_has_the_size_asked_for_and_rows_of_its_own_session(self):
+    phases = [
+      schedule.Phase('prior', 10, None, in_context=True),
+      schedule.Phase('extra', 20, 1, in_context=False, context_size=64),
+    ]
+    acting = fakes.ScriptedActing()
+    finished, _ = run(fakes.line_tasks(3), num_environments=2, phases=phases, acting=acting)
+    # Four extra episodes of five steps each, the first of them on the prior.
+    self.assertLen(acting.contexts, 3 * 3)
+    own = [
+      {float(x) for e in episodes if e.in_context for x in e.episode.observation[:, 0]}
+      for episodes in finished
+    ]
+    seen = []
+    for context in acting.contexts:
+      self.assertLen(context.reward, 64)
+      drawn = {float(x) for x in context.observation[:, 0]}
+      owners = [index for index, values in enumerate(own) if drawn <= values]
+      self.assertLen(owners, 1)
+      seen.append(tuple(context.observation[:, 0].tolist()))
+    self.assertLen(set(seen), 9)  # A new sub-sample before each episode.
+
+  def test_the_number_of_environments_changes_no_seed(self):
+    tasks = fakes.line_tasks(5)
+    starts = []
+    for num_environments in (1, 2, 5, 9):
+      finished, _ = run(tasks, num_environments=num_environments)
+      starts.append([[float(e.episode.observation[0, 0]) for e in es] for es in finished])
+    self.assertEqual(starts[0], starts[1])
+    self.assertEqual(starts[0], starts[2])
+    self.assertEqual(starts[0], starts[3])
+    self.assertLen({start for episodes in starts[0] for start in episodes}, 5 * 8)
+
+  def test_the_seed_decides(self):
+    def observations(seed):
+      finished, _ = run(
+        fakes.line_tasks(4), num_environments=3, seed=seed, termination_probability=0.2
+      )
+      return [e.episode.observation[:, 0].tolist() for es in finished for e in es]
+
+    self.assertEqual(observations(SEED), observations(np.random.SeedSequence([4, 2])))
+    self.assertNotEqual(observations(SEED), observations(np.random.SeedSequence([4, 3])))
+
+  def test_a_rollout_is_used_again_without_traces(self):
+    tasks = fakes.line_tasks(3)
+    roll = rollout.Rollout(fakes.line_adapters(2), fakes.ScriptedActing())
+    results = []
+    for _ in range(2):
+      finished = []
+      roll.run([session.Session(t, VISIT) for t in tasks], seed=SEED, on_episode=finished.append)
+      results.append([e.episode.observation.tolist() for e in finished])
+    self.assertEqual(results[0], results[1])
+
+  def test_a_rollout_is_used_again_after_a_fault(self):
+    adapters = [
+      gymnasium_adapter.GymnasiumAdapter(fakes.FaultyLine('raise'), max_episode_steps=5)
+      for _ in range(2)
+    ]
+    roll = rollout.Rollout(adapters, fakes.ScriptedActing())
+    tasks = fakes.line_tasks(2)
+    ignore = [].append
+    with self.assertRaises(gymnasium_adapter.EnvironmentFault):
+      roll.run([session.Session(t, VISIT) for t in tasks], seed=SEED, on_episode=ignore)
+    finished = []
+    roll.run([session.Session(tasks[0], VISIT)], seed=SEED, on_episode=finished.append)
+    self.assertEqual({len(e.episode.reward) for e in finished}, {5})
+
+  def test_sessions_of_no_steps_are_passed_over(self):
+    nothing = [schedule.Phase('none', 0, None, in_context=True)]
+    finished, num_steps = run(fakes.line_tasks(3), num_environments=2, phases=nothing)
+    self.assertEqual((sum(finished, []), num_steps), ([], 0))
+    roll = rollout.Rollout(fakes.line_adapters(1), fakes.ScriptedActing())
+    tasks = fakes.line_tasks(3)
+    sessions = [
+      session.Session(tasks[0], nothing),
+      session.Session(tasks[1], VISIT[:1]),
+      session.Session(tasks[2], nothing),
+    ]
+    finished = []
+    roll.run(sessions, seed=SEED, on_episode=finished.append)
+    self.assertEqual({e.session_index for e in finished}, {1})
+    self.assertEqual(roll.run([], seed=SEED, on_episode=finished.append), 0)
+
+  def test_idle_environments_are_not_stepped(self):
+    acting = fakes.ScriptedActing()
+    _, num_steps = run(fakes.line_tasks(3), num_environments=8, acting=acting)
+    self.assertEqual(max(acting.batches), 3)
+    self.assertEqual(sum(acting.batches), num_steps)
+
+  @parameterized.parameters(*fakes.FAULTS)
+  def test_a_fault_names_environment_and_task(self, fault):
+    adapters = [
+      gymnasium_adapter.GymnasiumAdapter(fakes.FaultyLine(fault), max_episode_steps=5)
+      for _ in range(2)
+    ]
+    roll = rollout.Rollout(adapters, fakes.ScriptedActing())
+    tasks = fakes.line_tasks(3)
+    with self.assertRaises(gymnasium_adapter.EnvironmentFault) as caught:
+      roll.run([session.Session(t, VISIT) for t in tasks], seed=SEED, on_episode=[].append)
+    message = str(caught.exception)
+    self.assertIn('Environment FaultyLine, task 1 (parameters', message)
+    self.assertIn(fakes.FAULTS[fault], message)
+
+  def test_an_episode_has_to_end(self):
+    endless = gymnasium_adapter.GymnasiumAdapter(fakes.Line())
+    with self.assertRaisesRegex(ValueError, 'Line has no max_episode_steps'):
+      rollout.Rollout([endless], fakes.ScriptedActing())
+    with self.assertRaisesRegex(ValueError, 'at least one environment'):
+      rollout.Rollout([], fakes.ScriptedActing())
+
+  def test_step_types_reach_the_policy(self):
+    types_seen = []
+
+    class Watching(fakes.ScriptedActing):
+      def act(self, observation, step_type, policy_state, seed):
+        types_seen.extend(step_type.tolist())
+        return super().act(observation, step_type, policy_state, seed)
+
+    run(fakes.line_tasks(1), num_environments=1, phases=VISIT[:1], acting=Watching())
+    self.assertEqual(types_seen, ([int(ts.StepType.FIRST)] + 4 * [int(ts.StepType.MID)]) * 2)
+
+
+if __name__ == '__main__':
+  absltest.main()

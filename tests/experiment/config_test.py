@@ -1,0 +1,109 @@
+import gin
+from absl.testing import absltest, parameterized
+
+from pearl_tf.experiment import builder as builder_lib
+from pearl_tf.experiment import config, local_loop
+from pearl_tf.testing import small_run, test_case
+
+
+class LoadTest(test_case.TestCase):
+  def test_bindings_override_files_and_later_files_earlier_ones(self):
+    folder = self.temp_dir()
+    first, second = folder / 'first.gin', folder / 'second.gin'
+    first.write_text('Training.num_iterations = 1\nTraining.batch_size = 2\n')
+    second.write_text('Training.num_iterations = 3\n')
+    config.load([str(first), str(second)], ['Training.batch_size = 4'])
+    self.assertEqual(gin.query_parameter('Training.num_iterations'), 3)
+    self.assertEqual(gin.query_parameter('Training.batch_size'), 4)
+
+  def test_the_text_does_not_depend_on_where_a_binding_came_from(self):
+    file = self.temp_dir() / 'a.gin'
+    file.write_text('# Comments go.\nTraining.num_iterations = 1\nTraining.batch_size=2\n')
+    from_file = config.load([str(file)])
+    from_flags = config.load([], ['Training.batch_size = 2', 'Training.num_iterations = 1'])
+    self.assertEqual(from_file, from_flags)
+
+  def test_nothing_stays_of_what_was_loaded_before(self):
+    config.load([], ['Training.num_iterations = 1'])
+    config.load([], [])
+    with self.assertRaises(ValueError):
+      gin.query_parameter('Training.num_iterations')
+
+  @parameterized.parameters(
+    ('Training.num_iteratons = 3', "'Training' doesn't have a parameter named 'num_iteratons'"),
+    ('Trainning.num_iterations = 3', "No configurable matching 'Trainning'"),
+    ('Training.num_iterations 3', 'Training.num_iterations 3'),
+    ('Training.num_iterations = three', 'three'),
+    ('Actor.hidden_units = (8,)', 'Ambiguous selector .Actor.'),
+    ('PearlAgent.seed = 3', "'PearlAgent'.*'seed'"),
+    ('PearlAgent.encoder_class = @NoEncoder', "No configurable matching 'NoEncoder'"),
+    ("include 'nowhere.gin'", 'nowhere.gin'),
+    ('import no_such_module', 'no_such_module'),
+  )
+  def test_an_error_in_a_binding_or_a_file_is_named(self, line, message):
+    with self.assertRaisesRegex(config.ConfigError, message):
+      config.load([], [line])
+    file = self.temp_dir() / 'typo.gin'
+    file.write_text(f'Training.batch_size = 2\n{line}\n')
+    with self.assertRaisesRegex(config.ConfigError, message):
+      config.load([str(file)])
+
+  def test_a_missing_file_is_named(self):
+    with self.assertRaisesRegex(config.ConfigError, r"no gin file 'nope\.gin'.*trainers/configs"):
+      config.load(['nope.gin'])
+
+
+class StartUpTest(test_case.TestCase):
+  @parameterized.parameters(
+    ("registry.make.name = 'pearl/PointRobt-v0'", r"'pearl/PointRobt-v0'.*'pearl/PointRobot-v0'"),
+    ("registry.make.name = 'no_module:Family'", "no module 'no_module'"),
+    ('registry.make.colour = 3', 'colour'),
+    ('sample_task_split.num_train = 0', 'num_train must be positive, got 0'),
+    ('sample_task_split.num_test = -1', 'num_test must be positive, or None.*got -1'),
+    ('Training.batch_size = -5', 'Training.batch_size must be a positive integer, got -5'),
+    ('Training.meta_batch_size = 2.5', r'meta_batch_size must be a positive integer, got 2\.5'),
+    ("Training.num_iterations = 'ten'", "must be a positive integer, got 'ten'"),
+    ("Training.sampler = 'magic'", r"must be one of \('cache', 'direct'\), got 'magic'"),
+    ('CollectSchedule.prior_steps = -1', 'prior_steps must be an integer of at least 0, got -1'),
+    (
+      'Training.context_size = 100000',
+      'context_size = 100000 can never be collected.*at most 219 .*[Ll]ower context_size',
+    ),
+    ('MetaTest.num_repeats = 0', 'num_repeats.*got 0'),
+    ('PearlAgent.kl_weight = -1.0', r'kl_weight must be at least 0\.0, got -1\.0'),
+    ('PearlAgent.gamma = 1.5', r'gamma must be in \[0\.0, 1\.0\], got 1\.5'),
+    ('GaussianEncoder.latent_size = 0', 'latent_size must be positive, got 0'),
+    ('Critic.hidden_units = ()', 'layer widths must be positive.*got hidden_units='),
+    ("set_matmul_precision.precision = 'float8'", "'float32' or 'bfloat16', got 'float8'"),
+    ('make_tables.max_replay_episodes = 0', 'max_replay_episodes must be positive, got 0'),
+    # Known names that nothing here reads.
+    ('AutomaticEntropyWeight.initial_weight = 0.5', 'reads AutomaticEntropyWeight.initial_weight'),
+    ('DirectSampler.rows_per_trajectory = 2', 'reads DirectSampler.rows_per_trajectory'),
+    ('Critic.seed = 3', 'reads Critic.seed'),
+    ('SOME_MACRO = 3', 'reads SOME_MACRO'),
+  )
+  def test_is_refused_before_the_folder_is_touched(self, binding, message):
+    root = self.temp_dir() / 'run'
+    with self.assertRaisesRegex(config.ConfigError, f'(?s){message}') as caught:
+      local_loop.train(
+        root, gin_files=[small_run.GIN_FILE], gin_bindings=(*small_run.NARROW, binding), seed=0
+      )
+    self.assertNotIn('0x', str(caught.exception))  # No addresses of Python objects.
+    self.assertFalse(root.exists())
+
+  def test_a_required_number_is_asked_for(self):
+    root = self.temp_dir() / 'run'
+    with self.assertRaisesRegex(config.ConfigError, 'sample_task_split.*num_train'):
+      local_loop.train(
+        root, gin_files=[], gin_bindings=["registry.make.name = 'pearl/PointRobot-v0'"], seed=0
+      )
+    self.assertFalse(root.exists())
+
+  def test_a_used_macro_is_no_error(self):
+    config.load([], ['WIDTH = 7', 'Training.batch_size = %WIDTH'])
+    builder_lib.training.Training()
+    config.check_all_used()
+
+
+if __name__ == '__main__':
+  absltest.main()

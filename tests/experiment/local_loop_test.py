@@ -1,0 +1,152 @@
+import json
+import os
+import signal
+from unittest import mock
+
+import numpy as np
+from absl.testing import absltest, parameterized
+
+from pearl_tf.environments import gymnasium_adapter
+from pearl_tf.experiment import (
+  checkpoints,
+  learner,
+  local_loop,
+  metrics,
+  run_folder,
+)
+from pearl_tf.testing import fakes, small_run, test_case
+
+
+def train(root, *bindings, seed=0):
+  return local_loop.train(
+    root,
+    gin_files=[small_run.GIN_FILE],
+    gin_bindings=(*small_run.LINE, *bindings),
+    seed=seed,
+  )
+
+
+def newest(root):
+  return checkpoints.Checkpoints(root / 'checkpoints', prefix='latest').latest()
+
+
+class LocalLoopTest(test_case.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.root = self.temp_dir() / 'run'
+
+  def test_a_run_and_what_becomes_of_its_folder(self):
+    self.assertTrue(train(self.root, 'Training.evaluation_interval = 2'))
+    records = metrics.read(self.root)
+    self.assertEqual([record['iteration'] for record in records], [1, 2, 3])
+    self.assertEqual([record['gradient_steps'] for record in records], [40, 80, 120])
+    # 4 tasks x 40, then 3 visits x (40 + 20 + 40), all multiples of the 5 steps of an episode.
+    self.assertEqual([record['env_steps'] for record in records], [460, 760, 1060])
+    evaluated = ['test/final_return' in record for record in records]
+    self.assertEqual(evaluated, [False, True, True])  # Every second one, and the last.
+    for record in records:
+      for name in ('loss/critic', 'loss/kl', 'loss/actor', 'collect/return/extra'):
+        self.assertTrue(np.isfinite(record[name]), name)
+      self.assertGreater(record['posterior/variance'], 0)
+    trajectories = [name for name in records[2] if name.startswith('test/return_by_trajectory')]
+    self.assertLen(trajectories, 12)  # 60 steps per repeat of 5 steps each.
+
+    progress = checkpoints.progress(newest(self.root))
+    self.assertEqual((progress['iteration'], progress['env_steps']), (3, 1060))
+    best = [record['test/final_return'] for record in records[1:]]
+    self.assertEqual(progress['best_return'], max(best))
+    names = sorted(path.name for path in (self.root / 'checkpoints').iterdir())
+    self.assertEqual(names[0][:5], 'best-')
+    self.assertLen(names, 3)  # The best and the two latest.
+    tasks = json.loads((self.root / 'tasks.json').read_text())
+    self.assertEqual((len(tasks['train']), len(tasks['test'])), (4, 2))
+
+    # The same command finds nothing left to do, and changes nothing.
+    before = (self.root / 'metrics.jsonl').read_bytes()
+    with mock.patch.object(learner.Learner, 'run', side_effect=AssertionError('trained again')):
+      self.assertTrue(train(self.root, 'Training.evaluation_interval = 2'))
+    self.assertEqual((self.root / 'metrics.jsonl').read_bytes(), before)
+
+    # Another configuration is refused and changes nothing either.
+    with self.assertRaisesRegex(run_folder.RunFolderError, r'(?s)\+Training.batch_size = 17'):
+      train(self.root, 'Training.evaluation_interval = 2', 'Training.batch_size = 17')
+    self.assertEqual((self.root / 'metrics.jsonl').read_bytes(), before)
+
+  def test_divergence_keeps_the_last_good_checkpoint(self):
+    # Rewards that fit into float32, and whose squares do not.
+    bindings = ('make.reward_scale = 1e30', 'Training.num_iterations = 2')
+    with self.assertRaisesRegex(learner.DivergenceError, 'loss/critic.* not finite'):
+      train(self.root, *bindings)
+    saved = newest(self.root)
+    self.assertEqual(checkpoints.progress(saved)['num_saves'], 1)  # The initial pool.
+    variables = checkpoints.tf.train.load_checkpoint(str(saved / 'variables'))
+    for name, shape in variables.get_variable_to_shape_map().items():
+      if shape:
+        self.assertTrue(np.isfinite(variables.get_tensor(name)).all(), name)
+    self.assertFalse(list((self.root / 'checkpoints').glob('best-*')))
+
+  def test_weights_that_are_not_finite_are_never_saved_nor_acted_on(self):
+    original = learner.Learner.run
+
+    def spoil(self, num_steps):
+      sums = original(self, num_steps)
+      self._agent.actor.trainable_variables[0].assign_add(
+        np.full(self._agent.actor.trainable_variables[0].shape, np.nan, np.float32)
+      )
+      return sums
+
+    with (
+      mock.patch.object(learner.Learner, 'run', spoil),
+      self.assertRaisesRegex(learner.DivergenceError, 'weights are not finite after gradient step'),
+    ):
+      train(self.root, 'Training.gradient_steps_per_iteration = 10')
+    self.assertEqual(checkpoints.progress(newest(self.root))['num_saves'], 1)
+
+  @parameterized.parameters('nan', 'raise')
+  def test_a_fault_of_the_environment_is_named(self, fault):
+    with self.assertRaises(gymnasium_adapter.EnvironmentFault) as caught:
+      train(
+        self.root,
+        "make.name = 'pearl_tf.testing.fakes:FaultyLine'",
+        f"make.fault = '{fault}'",
+      )
+    self.assertIn('Environment FaultyLine, task 1 (parameters', str(caught.exception))
+    self.assertIn(fakes.FAULTS[fault], str(caught.exception))
+
+  def test_a_signal_saves_in_the_middle_and_the_pool_is_never_collected_again(self):
+    original = learner.Learner.run
+    calls = []
+
+    def interrupted(self, num_steps):
+      calls.append(num_steps)
+      if len(calls) == 6:  # The second chunk of ten steps of the second iteration.
+        os.kill(os.getpid(), signal.SIGTERM)
+      return original(self, num_steps)
+
+    with mock.patch.object(learner.Learner, 'run', interrupted):
+      self.assertFalse(train(self.root))
+    progress = checkpoints.progress(newest(self.root))
+    self.assertEqual((progress['iteration'], progress['collected_iterations']), (1, 2))
+    self.assertEqual(progress['num_summed'], 20)
+    with mock.patch.object(
+      local_loop.builder_lib.collector.Collector, 'fill', side_effect=AssertionError('pool')
+    ):
+      self.assertTrue(train(self.root))
+    self.assertEqual([r['iteration'] for r in metrics.read(self.root)], [1, 2, 3])
+    self.assertEqual([r['env_steps'] for r in metrics.read(self.root)], [460, 760, 1060])
+    self.assertEqual([r['gradient_steps'] for r in metrics.read(self.root)], [40, 80, 120])
+
+  def test_a_damaged_checkpoint_is_named_and_an_older_one_serves(self):
+    train(self.root, 'Training.num_iterations = 1')
+    saved = newest(self.root)
+    data = saved / 'variables.data-00000-of-00001'
+    data.write_bytes(data.read_bytes()[:100])
+    with self.assertRaisesRegex(checkpoints.CheckpointError, f'{saved.name}.*remove its folder'):
+      train(self.root, 'Training.num_iterations = 1')
+    checkpoints.shutil.rmtree(saved)
+    self.assertTrue(train(self.root, 'Training.num_iterations = 1'))
+    self.assertEqual([r['iteration'] for r in metrics.read(self.root)], [1])
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,101 @@
+"""Measures how fast an experiment is on this machine, part by part.
+
+  python -m trainers.benchmark --gin_file=trainers/configs/cheetah_vel.gin
+
+Prints a table, then one JSON object per line (into a file with --output): the gradient step, the
+cost of replay sampling, the step's operations and the floor this machine's matmul rate sets,
+collection and evaluation beside the bare environment, insertion, checkpoints, peak memory, and what
+follows for a whole run. Nothing of it is remembered or assumed: every figure is measured in this
+run on synthetic transitions, and the projection is marked as derived. Progress goes to stderr. Use
+a machine that does nothing else; the load at the start is part of the report.
+"""
+
+import pathlib
+import sys
+
+import rich.console
+from absl import app, flags
+
+from trainers import cli
+
+_CONFIG = pathlib.Path(__file__).parent / 'configs' / 'cheetah_vel.gin'
+
+
+def define_flags() -> None:
+  """Defines the options; not on import, so that tests may import several programs at once."""
+  flags.DEFINE_multi_string(
+    'gin_file', [str(_CONFIG)], 'Configuration of the experiment to measure. Repeatable.'
+  )
+  flags.DEFINE_multi_string(
+    'gin_bindings',
+    [],
+    'One more binding, for example \'set_matmul_precision.precision = "bfloat16"\'. Repeatable.',
+  )
+  flags.DEFINE_integer(
+    'seed', 0, 'Seeds tasks, environments, networks and sampling.', lower_bound=0
+  )
+  flags.DEFINE_float(
+    'seconds', 20.0, 'How long each timed part takes turns, at least.', lower_bound=0.001
+  )
+  flags.DEFINE_integer(
+    'min_rounds', 3, 'The fewest rounds of turns in each timed part.', lower_bound=1
+  )
+  flags.DEFINE_integer(
+    'replay_transitions',
+    300_000,
+    'Synthetic transitions in the replay: what checkpoints and memory are measured with.',
+    lower_bound=1,
+  )
+  flags.DEFINE_integer(
+    'num_environments', 8, 'Environments of the collection that is reported.', lower_bound=1
+  )
+  flags.DEFINE_string(
+    'scratch_dir',
+    None,
+    'Existing folder on the disk where checkpoints are timed; by default the temporary folder. '
+    'Everything written there is removed.',
+  )
+  flags.DEFINE_string('output', None, 'File for the JSON lines instead of standard output.')
+
+
+def main(argv: list[str]) -> None:
+  """Measures and reports."""
+  # Here, so that --help and wrong flags are answered without the wait for TensorFlow.
+  from pearl_tf.experiment import builder as builder_lib
+  from pearl_tf.experiment import config, run_folder
+  from pearl_tf.experiment.benchmark import report, suite
+
+  options = flags.FLAGS
+  if len(argv) > 1:
+    raise app.UsageError(f'unexpected arguments {argv[1:]}; every option starts with --')
+  if options.scratch_dir is not None and not pathlib.Path(options.scratch_dir).is_dir():
+    raise app.UsageError(f'--scratch_dir={options.scratch_dir} is not an existing folder')
+  config.load(options.gin_file, options.gin_bindings)
+  with config.as_config_error():
+    builder = builder_lib.Builder(options.seed)
+    benchmark = suite.Benchmark(
+      builder,
+      seconds=options.seconds,
+      replay_transitions=options.replay_transitions,
+      num_environments=options.num_environments,
+      min_rounds=options.min_rounds,
+      scratch_directory=options.scratch_dir,
+    )
+  records = benchmark.run(lambda text: print(text, file=sys.stderr, flush=True))
+  rich.console.Console().print(report.format_table(records))
+  lines = report.json_lines(records)
+  if options.output is None:
+    print(lines, end='')
+  else:
+    run_folder.write_atomically(pathlib.Path(options.output), lines)
+    print(f'written to {options.output}')
+
+
+def run() -> None:
+  """Entry point of the console script."""
+  define_flags()
+  cli.run(main)
+
+
+if __name__ == '__main__':
+  run()
