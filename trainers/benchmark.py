@@ -19,6 +19,7 @@ from absl import app, flags
 from trainers import cli
 
 _CONFIG = pathlib.Path(__file__).parent / 'configs' / 'cheetah_vel.gin'
+_WIDTH = 130
 
 
 def define_flags() -> None:
@@ -82,7 +83,9 @@ def main(argv: list[str]) -> None:
       scratch_directory=options.scratch_dir,
     )
   records = benchmark.run(lambda text: print(text, file=sys.stderr, flush=True))
-  rich.console.Console().print(report.format_table(records))
+  # A file or a pipe has no width of its own; rich would take 80 columns.
+  width = None if sys.stdout.isatty() else _WIDTH
+  rich.console.Console(width=width).print(report.format_table(records))
   lines = report.json_lines(records)
   if options.output is None:
     print(lines, end='')

@@ -1,10 +1,11 @@
 """What every program shares: one clear line for an error the user can mend, and a quiet stderr.
 
 `run` is how a program starts. It does not import TensorFlow, so a program that imports the library
-inside its `main` answers `--help` and wrong flags at once and without the stack's chatter.
+inside its `main` answers `--help` and wrong flags at once.
 """
 
 import atexit
+import functools
 import os
 import re
 import shutil
@@ -43,7 +44,7 @@ def run(main: Callable[[list[str]], None]) -> None:
   Args:
     main: takes what is left of the command line, the program's name first.
   """
-  _silence()
+  silence()
   app.run(lambda argv: _guarded(main, argv), flags_parser=_parse_flags)
 
 
@@ -104,8 +105,12 @@ def _show_cause(error: Exception) -> None:
     traceback.print_exception(error.__cause__)
 
 
-def _silence() -> None:
-  """Hides what is known to be harmless; TF_CPP_MIN_LOG_LEVEL=0 in the environment shows all."""
+@functools.cache
+def silence() -> None:
+  """Hides what is known to be harmless, from now to the end of the process.
+
+  To be called before TensorFlow is imported; TF_CPP_MIN_LOG_LEVEL=0 in the environment shows all.
+  """
   if os.environ.setdefault(_LOG_LEVEL, '2') == '0':
     return
   # TF-Agents compares with `is not ()`; Python warns when AutoGraph compiles it anew.

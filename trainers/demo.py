@@ -24,7 +24,6 @@ from trainers import cli
 
 _CONFIG = pathlib.Path(__file__).parent / 'configs' / 'demo.gin'
 _META_TEST_REPEATS = 10
-_META_TEST_TRAJECTORIES = 4
 
 
 def define_flags() -> None:
@@ -53,11 +52,7 @@ def main(argv: list[str]) -> None:
   if not finished:
     sys.exit(130)
   builder, _ = trained.restore(options.root_dir)
-  result = meta_test.MetaTest(
-    num_repeats=_META_TEST_REPEATS,
-    steps_per_repeat=_META_TEST_TRAJECTORIES * builder.training.max_episode_steps,
-    num_exploration_episodes=1,
-  ).run(
+  result = meta_test.MetaTest(num_repeats=_META_TEST_REPEATS).run(
     builder.tasks.test,
     builder.make_rollout(
       deterministic=True, num_environments=len(builder.tasks.test) * _META_TEST_REPEATS

@@ -16,6 +16,7 @@ from absl import app, flags
 
 from pearl_tf.evaluation import plots
 from pearl_tf.experiment import metrics
+from trainers import cli
 
 _DEFAULT_METRIC = 'test/final_return'
 
@@ -108,14 +109,14 @@ def main(argv: Sequence[str]) -> None:
       full_reference=options.full_reference,
     )
   except (OSError, ValueError) as error:
-    sys.exit(f'plot: {error}')
+    sys.exit(f'error: {error}')
   print(f'wrote {path}')
 
 
 def run() -> None:
   """Entry point of the console script."""
   define_flags()
-  app.run(main)
+  cli.run(main)
 
 
 def _folder(run: str) -> pathlib.Path:

@@ -137,7 +137,8 @@ def restore(checkpoint: pathlib.Path, variables: dict[str, Any], *, partial: boo
       status.expect_partial()
     else:
       status.assert_consumed()
-  except (tf.errors.OpError, AssertionError, ValueError) as error:
+  # A data file that was cut off is an IndexError of TensorFlow's reader.
+  except (tf.errors.OpError, AssertionError, IndexError, ValueError) as error:
     raise CheckpointError(f'checkpoint {checkpoint} {_REMEDY}: {error}') from error
 
 

@@ -53,7 +53,10 @@ def as_config_error() -> Iterator[None]:
     if isinstance(error, RuntimeError) and not str(error).startswith('Required bindings'):
       raise
     # gin shows the configurable's address in memory, which tells a user nothing.
-    raise ConfigError(re.sub(r' \(<[^\n]*>\)', '', str(error))) from error
+    text = re.sub(r' \(<[^\n]*>\)', '', str(error))
+    if isinstance(error, SyntaxError) and error.text:
+      text += f'\n    {error.text.strip()}'
+    raise ConfigError(text) from error
 
 
 def load(gin_files: Sequence[str], gin_bindings: Sequence[str] = ()) -> str:

@@ -63,6 +63,12 @@ class Line(meta_env.MetaEnv):
     return np.array([self._position], np.float32)
 
 
+class DenseLine(Line):
+  """A `Line` whose encoder is shown the distance to the goal."""
+
+  has_sparse_reward = False
+
+
 class FaultyLine(Line):
   """A `Line` that breaks its contract, from the third step on of the second task."""
 

@@ -22,8 +22,8 @@ SMALL = """
   networks.actor.Actor.hidden_units = (6, 7)
 """
 LATER_SAC = """
-  PearlAgent.backup_class = @TargetCriticBackup
-  PearlAgent.entropy_weight_class = @AutomaticEntropyWeight
+PearlAgent.backup_class = @TargetCriticBackup
+PearlAgent.entropy_weight_class = @AutomaticEntropyWeight
 """
 NO_BOTTLENECK = 'PearlAgent.encoder_class = @DeterministicEncoder'
 
@@ -183,9 +183,8 @@ class GradientRoutingTest(AgentTestCase):
 
 class OptionsTest(AgentTestCase):
   def test_options_by_gin(self):
-    gin.parse_config(f"""
-      {NO_BOTTLENECK}
-      {LATER_SAC}
+    gin.parse_config([NO_BOTTLENECK, LATER_SAC])
+    gin.parse_config("""
       DeterministicEncoder.latent_size = 4
       DeterministicEncoder.use_next_observation = True
       Critic.hidden_units = (3,)

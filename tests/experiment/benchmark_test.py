@@ -43,7 +43,7 @@ BINDINGS = (
   'MetaTest.num_repeats = 1',
   'MetaTest.steps_per_repeat = 10',
   'GaussianEncoder.hidden_units = (6, 7)',
-  'Actor.hidden_units = (8, 9)',
+  'networks.actor.Actor.hidden_units = (8, 9)',
   'Critic.hidden_units = (10, 11)',
 )
 WITH_VALUE = 'Value.hidden_units = (12, 13)'

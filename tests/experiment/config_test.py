@@ -36,7 +36,7 @@ class LoadTest(test_case.TestCase):
     ('Training.num_iterations = three', 'three'),
     ('Actor.hidden_units = (8,)', 'Ambiguous selector .Actor.'),
     ('PearlAgent.seed = 3', "'PearlAgent'.*'seed'"),
-    ('PearlAgent.encoder_class = @NoEncoder', "No configurable matching 'NoEncoder'"),
+    ('PearlAgent.encoder_class = @NoEncoder', "No configurable matching reference '@NoEncoder'"),
     ("include 'nowhere.gin'", 'nowhere.gin'),
     ('import no_such_module', 'no_such_module'),
   )

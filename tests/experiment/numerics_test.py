@@ -11,11 +11,12 @@ from pearl_tf.testing import small_run, test_case
 # Determinism cannot be switched off again, so it is switched on in a process of its own.
 DETERMINISTIC = """
 import tensorflow as tf
+from tensorflow.python.framework import config
 from pearl_tf.data import specs
 from pearl_tf.experiment import numerics
 from pearl_tf.networks import critic
 numerics.set_op_determinism(True)
-assert tf.config.experimental.is_op_determinism_enabled()
+assert config.is_op_determinism_enabled()
 domain = specs.DomainSpec(3, 2)
 network = critic.Value((domain.observation, tf.TensorSpec([4])), hidden_units=(8,), seed=0)
 network.create_variables()
