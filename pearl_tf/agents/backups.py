@@ -57,8 +57,8 @@ class ValueBackup(Backup):
     domain: specs.DomainSpec,
     *,
     latent_size: int,
-    actor_network: actor.Actor,
-    critics: tuple[critic.Critic, critic.Critic],
+    actor_network: actor.LatentActor,
+    critics: tuple[critic.LatentCritic, critic.LatentCritic],
     target_update_rate: float,
     seed: int,
     learning_rate: float = 3e-4,
@@ -77,7 +77,7 @@ class ValueBackup(Backup):
     super().__init__()
     del actor_network, critics
     latent_spec = tf.TensorSpec([latent_size], tf.float32)
-    self._value = critic.Value((domain.observation, latent_spec), seed=seed)
+    self._value = critic.LatentValue((domain.observation, latent_spec), seed=seed)
     self._value.create_variables()
     self._target = _frozen_copy(self._value, 'TargetValue')
     self._optimizer = optimizers.adam(learning_rate, self._value.trainable_variables)
@@ -108,8 +108,8 @@ class TargetCriticBackup(Backup):
     domain: specs.DomainSpec,
     *,
     latent_size: int,
-    actor_network: actor.Actor,
-    critics: tuple[critic.Critic, critic.Critic],
+    actor_network: actor.LatentActor,
+    critics: tuple[critic.LatentCritic, critic.LatentCritic],
     target_update_rate: float,
     seed: int,
   ):

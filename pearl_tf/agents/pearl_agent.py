@@ -107,10 +107,10 @@ class PearlAgent(tf_agent.TFAgent):
     latent_spec = tf.TensorSpec([self._encoder.latent_size], tf.float32, 'latent')
     critic_spec = (domain.observation, domain.action, latent_spec)
     self._critics = (
-      critic.Critic(critic_spec, seed=weight_seed + 200, name='Critic1'),
-      critic.Critic(critic_spec, seed=weight_seed + 300, name='Critic2'),
+      critic.LatentCritic(critic_spec, seed=weight_seed + 200, name='Critic1'),
+      critic.LatentCritic(critic_spec, seed=weight_seed + 300, name='Critic2'),
     )
-    self._actor = actor.Actor(
+    self._actor = actor.LatentActor(
       (domain.observation, latent_spec), action_size=domain.action_size, seed=weight_seed + 400
     )
     for network in (self._encoder, *self._critics, self._actor):
@@ -154,12 +154,12 @@ class PearlAgent(tf_agent.TFAgent):
     return self._encoder
 
   @property
-  def actor(self) -> actor.Actor:
+  def actor(self) -> actor.LatentActor:
     """The policy network, pi(a | s, z)."""
     return self._actor
 
   @property
-  def critics(self) -> tuple[critic.Critic, critic.Critic]:
+  def critics(self) -> tuple[critic.LatentCritic, critic.LatentCritic]:
     """Both state-action value networks."""
     return self._critics
 

@@ -1,8 +1,8 @@
 """The product of Gaussian factors, in natural parameters.
 
 This module owns the algebra that turns per-transition evidence into one belief. It knows nothing
-of networks or replay; the encoder calls it. Natural parameters simply add, so a belief can absorb new
-transitions without the old ones.
+of networks or replay; the encoder calls it. Natural parameters simply add, so a belief can absorb
+new transitions without the old ones.
 """
 
 import tensorflow as tf

@@ -28,7 +28,7 @@ class ActionParameters(NamedTuple):
 
 
 @gin.configurable
-class Actor(network.Network):
+class LatentActor(network.Network):
   """pi(a | s, z): ReLU hidden layers and heads for mean and log standard deviation."""
 
   def __init__(
@@ -38,7 +38,7 @@ class Actor(network.Network):
     action_size: int,
     hidden_units: Sequence[int] = (300, 300, 300),
     seed: int = 0,
-    name: str = 'Actor',
+    name: str = 'LatentActor',
   ):
     """Builds the network.
 

@@ -13,7 +13,7 @@ from pearl_tf.networks import layers
 
 
 @gin.configurable
-class Critic(network.Network):
+class LatentCritic(network.Network):
   """Q(s, a, z): a ReLU network with one output (reference: 300-300-300)."""
 
   def __init__(
@@ -22,7 +22,7 @@ class Critic(network.Network):
     *,
     hidden_units: Sequence[int] = (300, 300, 300),
     seed: int = 0,
-    name: str = 'Critic',
+    name: str = 'LatentCritic',
   ):
     """Builds the network.
 
@@ -42,7 +42,7 @@ class Critic(network.Network):
 
 
 @gin.configurable
-class Value(network.Network):
+class LatentValue(network.Network):
   """V(s, z): a ReLU network with one output (reference: 300-300-300)."""
 
   def __init__(
@@ -51,7 +51,7 @@ class Value(network.Network):
     *,
     hidden_units: Sequence[int] = (300, 300, 300),
     seed: int = 0,
-    name: str = 'Value',
+    name: str = 'LatentValue',
   ):
     """Builds the network.
 

@@ -30,7 +30,7 @@ class LatentPolicy(tf_policy.TFPolicy):
     domain: specs.DomainSpec,
     *,
     context_encoder: encoder.ContextEncoder,
-    actor_network: actor.Actor,
+    actor_network: actor.LatentActor,
     deterministic: bool = False,
     name: str = 'LatentPolicy',
   ):

@@ -7,9 +7,9 @@ GIN_FILE = str(ROOT / 'trainers' / 'configs' / 'point_robot.gin')
 
 NARROW = (
   'GaussianEncoder.hidden_units = (8, 8)',
-  'networks.actor.Actor.hidden_units = (8, 8)',
-  'Critic.hidden_units = (8, 8)',
-  'Value.hidden_units = (8, 8)',
+  'LatentActor.hidden_units = (8, 8)',
+  'LatentCritic.hidden_units = (8, 8)',
+  'LatentValue.hidden_units = (8, 8)',
 )
 SMALL = NARROW + (
   'sample_task_split.num_train = 4',

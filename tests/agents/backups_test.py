@@ -18,8 +18,8 @@ BOTH = (backups.ValueBackup, backups.TargetCriticBackup)
 def backup_of(cls, target_update_rate: float = 0.25, **arguments):
   """Returns a backup, its actor and its critics."""
   spec = (DOMAIN.observation, DOMAIN.action, LATENT)
-  critics = tuple(critic.Critic(spec, hidden_units=(5,), seed=seed) for seed in (1, 2))
-  policy = actor.Actor((DOMAIN.observation, LATENT), action_size=2, hidden_units=(5,))
+  critics = tuple(critic.LatentCritic(spec, hidden_units=(5,), seed=seed) for seed in (1, 2))
+  policy = actor.LatentActor((DOMAIN.observation, LATENT), action_size=2, hidden_units=(5,))
   for network in (*critics, policy):
     network.create_variables()
   backup = cls(
@@ -38,15 +38,15 @@ def random(*shape: int) -> tf.Tensor:
   return tf.constant(np.random.default_rng(0).normal(size=shape), tf.float32)
 
 
-def value_and_target(backup: backups.ValueBackup) -> tuple[critic.Value, critic.Value]:
-  networks = [part for part in backup.submodules if isinstance(part, critic.Value)]
+def value_and_target(backup: backups.ValueBackup) -> tuple[critic.LatentValue, critic.LatentValue]:
+  networks = [part for part in backup.submodules if isinstance(part, critic.LatentValue)]
   return tuple(sorted(networks, key=lambda network: network.name == 'TargetValue'))
 
 
 class ValueBackupTest(test_case.TestCase):
   def setUp(self):
     super().setUp()
-    gin.parse_config('Value.hidden_units = (5,)')
+    gin.parse_config('LatentValue.hidden_units = (5,)')
 
   def next_value(self, backup):
     return backup.next_value(
@@ -100,7 +100,7 @@ class ValueBackupTest(test_case.TestCase):
 
   def test_gin_reaches_value_and_target(self):
     gin.parse_config("""
-      Value.hidden_units = (4, 3)
+      LatentValue.hidden_units = (4, 3)
       ValueBackup.learning_rate = 0.5
     """)
     backup, *_ = backup_of(backups.ValueBackup)
@@ -113,7 +113,7 @@ class ValueBackupTest(test_case.TestCase):
 
 
 class TargetCriticBackupTest(test_case.TestCase):
-  def targets(self, backup) -> list[critic.Critic]:
+  def targets(self, backup) -> list[critic.LatentCritic]:
     parts = [part for part in backup.submodules if part.name.startswith('TargetCritic')]
     return sorted(parts, key=lambda part: part.name)
 
@@ -156,7 +156,8 @@ class BothTest(test_case.TestCase):
     slow = [
       part
       for part in backup.submodules
-      if part.name.startswith('Target') and isinstance(part, critic.Critic | critic.Value)
+      if part.name.startswith('Target')
+      and isinstance(part, critic.LatentCritic | critic.LatentValue)
     ]
     self.assertNotEmpty(slow)
     for network in slow:

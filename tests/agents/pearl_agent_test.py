@@ -17,9 +17,9 @@ DOMAIN = specs.DomainSpec(observation_size=3, action_size=2)
 SMALL = """
   GaussianEncoder.hidden_units = (7, 6)
   DeterministicEncoder.hidden_units = (7, 6)
-  Critic.hidden_units = (8, 6)
-  Value.hidden_units = (9, 6)
-  networks.actor.Actor.hidden_units = (6, 7)
+  LatentCritic.hidden_units = (8, 6)
+  LatentValue.hidden_units = (9, 6)
+  LatentActor.hidden_units = (6, 7)
 """
 LATER_SAC = """
 PearlAgent.backup_class = @TargetCriticBackup
@@ -102,7 +102,7 @@ class GradientRoutingTest(AgentTestCase):
     'ValueBackup.learning_rate = 0.1',
     'PearlAgent.target_update_rate = 0.9',
     'FixedEntropyWeight.weight = 9.0',
-    'networks.actor.Actor.hidden_units = (5,)',
+    'LatentActor.hidden_units = (5,)',
   )
   def test_encoder_and_critics_ignore_actor_and_value(self, binding):
     first = agent_of()
@@ -114,7 +114,7 @@ class GradientRoutingTest(AgentTestCase):
     for network, other in zip(first.critics, second.critics, strict=True):
       self.assertSameWeights(weights(network), weights(other))
 
-  @parameterized.parameters('ValueBackup.learning_rate = 0.1', 'Value.hidden_units = (4,)')
+  @parameterized.parameters('ValueBackup.learning_rate = 0.1', 'LatentValue.hidden_units = (4,)')
   def test_actor_ignores_the_value_function(self, binding):
     # The target's first layer has other weights, hence other critics: keep them still.
     still = {'critic_learning_rate': 1e-30}
@@ -187,8 +187,8 @@ class OptionsTest(AgentTestCase):
     gin.parse_config("""
       DeterministicEncoder.latent_size = 4
       DeterministicEncoder.use_next_observation = True
-      Critic.hidden_units = (3,)
-      networks.actor.Actor.hidden_units = (2,)
+      LatentCritic.hidden_units = (3,)
+      LatentActor.hidden_units = (2,)
       PearlAgent.kl_weight = 0.5
       PearlAgent.reward_scale = 7.0
       PearlAgent.gamma = 0.5
@@ -228,8 +228,8 @@ class OptionsTest(AgentTestCase):
     ('actor_rate', 'PearlAgent.actor_learning_rate', 0.0),
     ('value_rate', 'ValueBackup.learning_rate', 0.0),
     ('latent', 'GaussianEncoder.latent_size', 0),
-    ('width', 'networks.actor.Actor.hidden_units', (4, 0)),
-    ('no_layer', 'Critic.hidden_units', ()),
+    ('width', 'LatentActor.hidden_units', (4, 0)),
+    ('no_layer', 'LatentCritic.hidden_units', ()),
   )
   def test_refuses_impossible_numbers(self, name, value):
     gin.bind_parameter(name, value)
@@ -266,13 +266,15 @@ class DeterminismTest(AgentTestCase):
   def test_no_two_networks_share_numbers(self):
     gin.parse_config("""
       GaussianEncoder.hidden_units = (20,)
-      Critic.hidden_units = (20,)
-      Value.hidden_units = (20,)
-      networks.actor.Actor.hidden_units = (20,)
+      LatentCritic.hidden_units = (20,)
+      LatentValue.hidden_units = (20,)
+      LatentActor.hidden_units = (20,)
     """)
     agent = agent_of()
     kernels = [network.get_weights()[0] for network in (agent.encoder, *agent.critics, agent.actor)]
-    kernels += [part.get_weights()[0] for part in agent.backup.submodules if part.name == 'Value']
+    kernels += [
+      part.get_weights()[0] for part in agent.backup.submodules if part.name == 'LatentValue'
+    ]
     self.assertLen(kernels, 5)
     values = np.concatenate([kernel.ravel() for kernel in kernels])
     # Uniform draws on 2^23 numbers: a shared stream would repeat hundreds of them.

@@ -43,10 +43,10 @@ BINDINGS = (
   'MetaTest.num_repeats = 1',
   'MetaTest.steps_per_repeat = 10',
   'GaussianEncoder.hidden_units = (6, 7)',
-  'networks.actor.Actor.hidden_units = (8, 9)',
-  'Critic.hidden_units = (10, 11)',
+  'LatentActor.hidden_units = (8, 9)',
+  'LatentCritic.hidden_units = (10, 11)',
 )
-WITH_VALUE = 'Value.hidden_units = (12, 13)'
+WITH_VALUE = 'LatentValue.hidden_units = (12, 13)'
 WITH_TARGET_CRITICS = 'PearlAgent.backup_class = @TargetCriticBackup'
 # An episode for each of 3 tasks, 17 times: the first multiple of the tasks from 50 on.
 TRANSITIONS_PER_ROUND = 51 * EPISODE_STEPS

@@ -34,7 +34,7 @@ class LoadTest(test_case.TestCase):
     ('Trainning.num_iterations = 3', "No configurable matching 'Trainning'"),
     ('Training.num_iterations 3', 'Training.num_iterations 3'),
     ('Training.num_iterations = three', 'three'),
-    ('Actor.hidden_units = (8,)', 'Ambiguous selector .Actor.'),
+    ('Actor.hidden_units = (8,)', "'Actor'"),
     ('PearlAgent.seed = 3', "'PearlAgent'.*'seed'"),
     ('PearlAgent.encoder_class = @NoEncoder', "No configurable matching reference '@NoEncoder'"),
     ("include 'nowhere.gin'", 'nowhere.gin'),
@@ -73,13 +73,13 @@ class StartUpTest(test_case.TestCase):
     ('PearlAgent.kl_weight = -1.0', r'kl_weight must be at least 0\.0, got -1\.0'),
     ('PearlAgent.gamma = 1.5', r'gamma must be in \[0\.0, 1\.0\], got 1\.5'),
     ('GaussianEncoder.latent_size = 0', 'latent_size must be positive, got 0'),
-    ('Critic.hidden_units = ()', 'layer widths must be positive.*got hidden_units='),
+    ('LatentCritic.hidden_units = ()', 'layer widths must be positive.*got hidden_units='),
     ("set_matmul_precision.precision = 'float8'", "'float32' or 'bfloat16', got 'float8'"),
     ('make_tables.max_replay_episodes = 0', 'max_replay_episodes must be positive, got 0'),
     # Known names that nothing here reads.
     ('AutomaticEntropyWeight.initial_weight = 0.5', 'reads AutomaticEntropyWeight.initial_weight'),
     ('DirectSampler.rows_per_trajectory = 2', 'reads DirectSampler.rows_per_trajectory'),
-    ('Critic.seed = 3', 'reads Critic.seed'),
+    ('LatentCritic.seed = 3', 'reads LatentCritic.seed'),
     ('SOME_MACRO = 3', 'reads SOME_MACRO'),
   )
   def test_is_refused_before_the_folder_is_touched(self, binding, message):

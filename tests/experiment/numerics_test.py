@@ -18,7 +18,7 @@ from pearl_tf.networks import critic
 numerics.set_op_determinism(True)
 assert config.is_op_determinism_enabled()
 domain = specs.DomainSpec(3, 2)
-network = critic.Value((domain.observation, tf.TensorSpec([4])), hidden_units=(8,), seed=0)
+network = critic.LatentValue((domain.observation, tf.TensorSpec([4])), hidden_units=(8,), seed=0)
 network.create_variables()
 print(len(network.variables), 'variables')
 """

@@ -13,8 +13,10 @@ CHEETAH = specs.DomainSpec(observation_size=20, action_size=6)
 LATENT = tf.TensorSpec([5], tf.float32)
 
 
-def actor_of(domain: specs.DomainSpec, **arguments) -> actor.Actor:
-  network = actor.Actor((domain.observation, LATENT), action_size=domain.action_size, **arguments)
+def actor_of(domain: specs.DomainSpec, **arguments) -> actor.LatentActor:
+  network = actor.LatentActor(
+    (domain.observation, LATENT), action_size=domain.action_size, **arguments
+  )
   network.create_variables()
   return network
 

@@ -12,14 +12,14 @@ CHEETAH = specs.DomainSpec(observation_size=20, action_size=6)
 LATENT = tf.TensorSpec([5], tf.float32)
 
 
-def critic_of(domain: specs.DomainSpec, **arguments) -> critic.Critic:
-  network = critic.Critic((domain.observation, domain.action, LATENT), **arguments)
+def critic_of(domain: specs.DomainSpec, **arguments) -> critic.LatentCritic:
+  network = critic.LatentCritic((domain.observation, domain.action, LATENT), **arguments)
   network.create_variables()
   return network
 
 
-def value_of(domain: specs.DomainSpec, **arguments) -> critic.Value:
-  network = critic.Value((domain.observation, LATENT), **arguments)
+def value_of(domain: specs.DomainSpec, **arguments) -> critic.LatentValue:
+  network = critic.LatentValue((domain.observation, LATENT), **arguments)
   network.create_variables()
   return network
 

@@ -46,7 +46,6 @@ class DenseTest(test_case.TestCase):
     inputs = np.random.default_rng(0).normal(size=[2, 4, 5, 3]).astype(np.float32)
     self.assertAllClose(apply(inputs), inputs @ layer.kernel.numpy(), atol=1e-5)
 
-
   def test_unknown_feature_size(self):
     # Functions that relax shapes to trace less often, as TF-Agents' eager policy does, lose it.
     layer = layers.Dense(7)

@@ -23,13 +23,13 @@ FIRST, MID, LAST = (int(x) for x in (ts.StepType.FIRST, ts.StepType.MID, ts.Step
 
 def policy_of(
   encoder_class=encoder.GaussianEncoder, **arguments
-) -> tuple[latent_policy.LatentPolicy, actor.Actor]:
+) -> tuple[latent_policy.LatentPolicy, actor.LatentActor]:
   """Returns a policy whose actions depend on its latent by much, and its actor."""
   context_encoder = encoder_class(
     specs.context_spec(DOMAIN), latent_size=LATENT_SIZE, hidden_units=(4,)
   )
   latent_spec = tf.TensorSpec([LATENT_SIZE], tf.float32)
-  network = actor.Actor((DOMAIN.observation, latent_spec), action_size=2, hidden_units=(16,))
+  network = actor.LatentActor((DOMAIN.observation, latent_spec), action_size=2, hidden_units=(16,))
   for part in (context_encoder, network):
     part.create_variables()
   *hidden, kernel, bias = network.get_weights()

@@ -79,13 +79,13 @@ class ProgramTest(test_case.TestCase):
     self.assertFalse((folder / 'run' / 'figures').exists())
 
   @parameterized.parameters(
-    (['--help'], 'python -m trainers.plot RUN'),
-    ([], 'name at least one run folder'),
-    (['no-such-run'], 'plot: no metrics at no-such-run; give a run folder'),
+    (['--help'], 0, 'python -m trainers.plot RUN'),
+    ([], 2, 'error: name at least one run folder'),
+    (['no-such-run'], 1, 'error: no metrics at no-such-run; give a run folder'),
   )
-  def test_user_is_told_without_a_traceback(self, arguments, expected):
+  def test_user_is_told_without_a_traceback(self, arguments, code, expected):
     done = _run_program(*arguments)
-    self.assertEqual(done.returncode, 1)
+    self.assertEqual(done.returncode, code)
     self.assertIn(expected, done.stdout + done.stderr)
     self.assertNotIn('Traceback', done.stderr)
 

@@ -110,7 +110,7 @@ def add(counts: list[Flops]) -> Flops:
 
 def _backup(agent: pearl_agent.PearlAgent, rows: int) -> list[Flops]:
   if isinstance(agent.backup, backups.ValueBackup):
-    value = next(part for part in agent.backup.submodules if isinstance(part, critic.Value))
+    value = next(part for part in agent.backup.submodules if isinstance(part, critic.LatentValue))
     widths = layer_widths(value)
     return [
       chain(widths, rows, learned_inputs=0, learns_kernels=True),
