@@ -2,28 +2,30 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest
 
-from pearl_tf.agents import pearl_agent
 from pearl_tf.collect import acting
 from pearl_tf.data import specs, types
-from pearl_tf.networks import actor as actor_lib
-from pearl_tf.networks import encoder
+from pearl_tf.networks import actor, encoder
+from pearl_tf.policies import latent_policy
 from pearl_tf.testing import test_case
 
 DOMAIN = specs.DomainSpec(observation_size=3, action_size=2)
 FIRST, MID = 0, 1
 
 
-def make(deterministic=True) -> tuple[acting.Acting, pearl_agent.PearlAgent]:
-  agent = pearl_agent.PearlAgent(
-    DOMAIN,
-    train_step_counter=tf.Variable(0, dtype=tf.int64),
-    seed=0,
-    encoder_class=lambda spec, seed: encoder.GaussianEncoder(
-      spec, hidden_units=(8, 8), latent_size=4, seed=seed
-    ),
+def make(deterministic=True) -> tuple[acting.Acting, actor.LatentActor]:
+  context_encoder = encoder.GaussianEncoder(
+    specs.context_spec(DOMAIN), hidden_units=(8, 8), latent_size=4, seed=1
   )
-  policy = agent.policy if deterministic else agent.collect_policy
-  return acting.Acting(DOMAIN, policy, agent.infer_posterior), agent
+  actor_network = actor.LatentActor(
+    (DOMAIN.observation, tf.TensorSpec([4])), action_size=2, hidden_units=(8, 8), seed=2
+  )
+  policy = latent_policy.LatentPolicy(
+    DOMAIN,
+    context_encoder=context_encoder,
+    actor_network=actor_network,
+    deterministic=deterministic,
+  )
+  return acting.Acting(DOMAIN, policy, context_encoder.infer_posterior), actor_network
 
 
 def episode(random: np.random.Generator, length: int) -> types.Episode:
@@ -43,7 +45,7 @@ class ActingTest(test_case.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    cls.acting, cls.agent = make()
+    cls.acting, cls.actor = make()
     cls.random = np.random.default_rng(0)
 
   def test_the_prior_is_standard_normal(self):
@@ -84,10 +86,10 @@ class ActingTest(test_case.TestCase):
     steps = np.full(4, MID, np.int32)
     actions, latent = self.acting.act(observation, steps, before, np.array([1, 2], np.int32))
     again, _ = self.acting.act(observation, steps, before, np.array([3, 4], np.int32))
-    parameters, _ = self.agent.actor((observation, latent))
+    parameters, _ = self.actor((observation, latent))
     self.assertAllClose(actions, np.tanh(parameters.mean.numpy()), atol=1e-6)
     self.assertAllEqual(actions, again)
-    self.assertAllClose(actions, actor_lib.mean_action(parameters).numpy(), atol=1e-6)
+    self.assertAllClose(actions, actor.mean_action(parameters).numpy(), atol=1e-6)
 
   def test_collection_samples_by_its_seed(self):
     collecting, _ = make(deterministic=False)
