@@ -1,6 +1,7 @@
 """The program as its users start it: every test here is a process."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -42,6 +43,13 @@ class Slope(meta_env.MetaEnv):
     reward = -abs(self._state[0] - self.task.parameters[0])
     return self._state.astype(np.float32), reward, False, False, {}
 '''
+
+
+def family_of_the_readme() -> str:
+  (code,) = re.findall(
+    r'```python\n(.*?)```', (small_run.ROOT / 'README.md').read_text(), re.DOTALL
+  )
+  return code
 
 
 def train(*arguments, bindings=(), environment=None, folder=small_run.ROOT):
@@ -103,10 +111,11 @@ class TrainTest(test_case.TestCase):
 
   def test_a_family_of_ones_own(self):
     folder = self.temp_dir()
+    (folder / 'reach.py').write_text(family_of_the_readme())
     (folder / 'my_module.py').write_text(FAMILY)
     arguments = ('--root_dir=run', f'--gin_file={small_run.GIN_FILE}')
-    own = (*small_run.SMALL, "registry.make.name = 'my_module:Slope'")
-    own = (*own, 'Training.num_iterations = 1', 'Training.gradient_steps_per_iteration = 10')
+    short = ('Training.num_iterations = 1', 'Training.gradient_steps_per_iteration = 10')
+    own = (*small_run.SMALL, *short, "registry.make.name = 'reach:Reach'")
     result = train(*arguments, bindings=own, folder=folder)
     self.assertEqual(result.returncode, 0, result.stderr)
     self.assertEqual(result.stderr, '')  # Quiet where nothing is wrong.
@@ -116,13 +125,12 @@ class TrainTest(test_case.TestCase):
     self.assertIn('test/final_return', record)
 
     # Another configuration in the same folder.
-    result = train(*arguments, bindings=(*own, 'make.broken = True'), folder=folder)
-    self.assert_user_error(result, 1, '+make.broken = True', 'another --root_dir')
+    result = train(*arguments, bindings=(*own, 'PearlAgent.gamma = 0.5'), folder=folder)
+    self.assert_user_error(result, 1, '+PearlAgent.gamma = 0.5', 'another --root_dir')
 
     # What one's own code raises is shown where it happened, then said in one line.
-    result = train(
-      '--root_dir=other', arguments[1], bindings=(*own, 'make.broken = True'), folder=folder
-    )
+    broken = (*small_run.SMALL, "make.name = 'my_module:Slope'", 'make.broken = True')
+    result = train('--root_dir=other', arguments[1], bindings=broken, folder=folder)
     self.assertEqual(result.returncode, 1)
     self.assertIn('my_module.py", line', result.stderr)
     last = result.stderr.splitlines()[-1]
