@@ -1,11 +1,12 @@
 """Ctrl-C and SIGTERM as a polite request: finish what is short, save, leave."""
 
+import os
 import signal
 from types import FrameType
 
 
 class Interruption:
-  """A context in which the first SIGINT or SIGTERM only sets a flag.
+  """A context in which the first SIGINT or SIGTERM only sets a flag, and says so.
 
   A second signal interrupts at once, as if there were no handler. Only the main thread may enter.
   """
@@ -30,3 +31,6 @@ class Interruption:
     if self.requested is not None:
       raise KeyboardInterrupt
     self.requested = signal.Signals(number)
+    # A handler may interrupt a print, hence the bare write.
+    text = f'{self.requested.name}: finishing this phase, then saving; a second one stops at once\n'
+    os.write(2, text.encode())
