@@ -30,7 +30,7 @@ HARMLESS_LINES = (
   r'^See the migration guide at https://gymnasium\.farama\.org',
   r'^\[reverb/cc/[^]]*\] +(Initializing TFRecordCheckpointer|Loading latest checkpoint)',
   r'^\[reverb/cc/[^]]*\] +(Stored checkpoint|Started replay server|Shutting down replay server)',
-  r'^\[reverb/cc/[^]]*\] +(Loading checkpoint|Metadata for table .* success|Successfully loaded)',
+  r'^\[reverb/cc/[^]]*\] +(Loading (checkpoint|and verifying)|Metadata for table .* success|Successfully loaded)',
   r'^\[reverb/cc/[^]]*\] +(Still|Completed) reading',
   r'^\[reverb/cc/[^]]*\] +Table .* have been successfully loaded',
   r'^\[reverb/cc/[^]]*\] +Sampler and server are owned by the same process',
