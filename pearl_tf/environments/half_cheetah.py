@@ -45,7 +45,8 @@ class HalfCheetah(mujoco_meta_env.MujocoMetaEnv, half_cheetah_v5.HalfCheetahEnv)
     return self._get_obs(), reward, False, False, {'x_velocity': x_velocity}
 
   def _reward_forward(self, x_velocity: float) -> float:
-    raise NotImplementedError
+    """Returns what the task pays for a velocity in m/s; each of the two families says."""
+    raise NotImplementedError(f'{type(self).__name__} must implement _reward_forward.')
 
 
 class HalfCheetahDir(HalfCheetah):

@@ -129,7 +129,8 @@ class RandParams(mujoco_meta_env.MujocoMetaEnv):
     return self._get_obs(), reward, not self._is_upright(), False, {'x_velocity': x_velocity}
 
   def _is_upright(self) -> bool:
-    raise NotImplementedError
+    """Returns whether the episode goes on; each of the two robots says."""
+    raise NotImplementedError(f'{type(self).__name__} must implement _is_upright.')
 
 
 class Walker2dRandParams(RandParams, walker2d_v5.Walker2dEnv):
