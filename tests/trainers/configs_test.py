@@ -68,7 +68,7 @@ TABLE = {
   ),
 }
 # Variants of these by their own account: they are built, but are not the authors' numbers.
-VARIANTS = ('demo', 'cheetah_dir_sac')
+VARIANTS = ('demo', 'cheetah_dir_sac', 'ant_rand_dir')
 
 
 class ShippedConfigTest(test_case.TestCase):
