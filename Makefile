@@ -2,7 +2,7 @@
 # constraints.txt, again whenever one of the two is newer than the last finished installation.
 
 PYTHON ?= python3.11
-EXTRAS ?= dev
+EXTRAS ?= dev,media,metaworld,serving
 # Passed on to the program a target runs, as in: make demo ARGS=--seed=1
 ARGS ?=
 # Test processes side by side, 0 for one and the same: each starts TensorFlow anew, and TensorFlow

@@ -43,13 +43,19 @@ EXTRAS_REQUIRE = {
   'gpu': [f'tensorflow[and-cuda]=={TENSORFLOW}'],
   # Health checking and reflection above 1.62 need protobuf 5, which TensorFlow 2.15 refuses.
   'serving': [
+    'aiohttp>=3.9',
     'grpcio>=1.62,<2',
     'grpcio-health-checking>=1.62,<1.63',
     'grpcio-reflection>=1.62,<1.63',
+    'prometheus-client>=0.20',
     f'tensorflow-serving-api=={TENSORFLOW}',
   ],
+  # 3.1 pins MuJoCo 3.3, before the one that everything here is proven on.
+  'metaworld': ['metaworld==3.0.*'],
   'media': ['imageio>=2.30', 'imageio-ffmpeg>=0.5'],
   'dev': [
+    'cryptography>=42.0',
+    'hypothesis>=6.100',
     'import-linter>=2.5',
     'packaging>=23.0',
     'pillow>=10.0',
