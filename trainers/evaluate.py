@@ -12,8 +12,6 @@ import pathlib
 import rich.console
 from absl import app, flags
 
-from pearl_tf.evaluation import meta_test, report
-from pearl_tf.experiment import run_folder, seeds, trained
 from trainers import cli
 
 _PROTOCOL = ('num_repeats', 'steps_per_repeat', 'num_exploration_episodes', 'context_size')
@@ -23,7 +21,7 @@ def define_flags() -> None:
   """Defines the options; not on import, so that tests may import several programs at once."""
   flags.DEFINE_string('root_dir', None, 'Run folder of the trained agent.', required=True)
   flags.DEFINE_string(
-    'checkpoint', trained.LATEST, "'latest', 'best', or the name of a folder in checkpoints/."
+    'checkpoint', 'latest', "'latest', 'best', or the name of a folder in checkpoints/."
   )
   flags.DEFINE_enum('tasks', 'test', ['test', 'train'], 'Which tasks of the run.')
   flags.DEFINE_integer(
@@ -57,6 +55,10 @@ def define_flags() -> None:
 
 def main(argv: list[str]) -> None:
   """Meta-tests, prints the table and writes the JSON."""
+  # Here, so that --help and wrong flags are answered without the wait for TensorFlow.
+  from pearl_tf.evaluation import meta_test, report
+  from pearl_tf.experiment import run_folder, seeds, trained
+
   options = flags.FLAGS
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments {argv[1:]}; every option starts with --')

@@ -3,8 +3,10 @@ import json
 import math
 from unittest import mock
 
+import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
+from gymnasium.envs.mujoco import hopper_v5
 from rich import console
 
 from pearl_tf.agents import backups, pearl_agent
@@ -222,7 +224,18 @@ class EnvironmentsTest(test_case.TestCase):
       with mock.patch.object(environment, 'step', wraps=environment.step) as step:
         activity()
       sent[name] = [call.args[0] for call in step.call_args_list]
+    self.assertCountEqual(sent, ['bare', 'adapter'])  # Not built on an environment of gymnasium.
     self.assertAllClose(sent['bare'], sent['adapter'])
+
+  def test_mujoco_domains_are_timed_beside_the_environment_they_are_built_on(self):
+    builder = make_builder("registry.make.name = 'pearl/HopperRandParams-v0'")
+    activities = environments.environment_alone(builder)
+    with mock.patch.object(hopper_v5.HopperEnv, 'step', autospec=True) as step:
+      step.return_value = (np.zeros(11), 0.0, False, False, {})
+      self.assertEqual(activities['gymnasium'](), 5 * EPISODE_STEPS)
+    self.assertEqual(step.call_count, 5 * EPISODE_STEPS)
+    for call in step.call_args_list:
+      self.assertIs(type(call.args[0]), hopper_v5.HopperEnv)
 
 
 class SuiteTest(test_case.TestCase):

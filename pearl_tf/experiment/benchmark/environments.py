@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium
 import numpy as np
 
 from pearl_tf.collect import collector, session
 from pearl_tf.data import types
+from pearl_tf.environments import mujoco_meta_env
 from pearl_tf.experiment import builder as builder_lib
 from pearl_tf.experiment import seeds
 from pearl_tf.experiment.benchmark import timing
@@ -27,8 +29,9 @@ def collection(
     **rounds: for `timing.take_turns`.
 
   Returns:
-    Environment steps per second, what each costs beside the bare environment, and the seconds of
-    one configured iteration.
+    Environment steps per second, what each costs beside the bare environment, what that costs
+    beside the gymnasium environment it is built on (None if it is not), and the seconds of one
+    configured iteration.
   """
   context_size = builder.training.context_size
   rollout = builder.make_rollout(deterministic=False, num_environments=num_environments)
@@ -58,8 +61,11 @@ def collection(
     **rounds,
   )
   beside_bare = ('adapter', 'rollout', 'collection')
+  origin = turns.get('gymnasium')
   return {
     'num_environments': num_environments,
+    'gymnasium_environment': origin and _published_class(builder).__name__,
+    'bare_percent': origin and timing.extra_percent(turns['bare'], origin),
     **{f'{name}_steps_per_second': each.median_rate() for name, each in turns.items()},
     **{f'{name}_percent': timing.extra_percent(turns[name], turns['bare']) for name in beside_bare},
     'iteration_tasks': len(iteration_tasks),
@@ -111,8 +117,9 @@ def environment_alone(builder: builder_lib.Builder) -> dict[str, Callable[[], in
     builder: the experiment; its first environment is used.
 
   Returns:
-    `bare`, the gymnasium environment itself; and `adapter`, our adapter of it. Both return the
-    steps they took: some whole episodes.
+    `bare`, the environment itself, on a task; `adapter`, our adapter of it; and `gymnasium`, the
+    environment of gymnasium that it is built on, if it is on one. All return the steps they took:
+    some whole episodes.
   """
   adapter = builder.environments(1)[0]
   environment, task = adapter.gymnasium_env, builder.tasks.train[0]
@@ -124,15 +131,18 @@ def environment_alone(builder: builder_lib.Builder) -> dict[str, Callable[[], in
   space = environment.action_space
   scaled = (space.low + (actions + 1) / 2 * (space.high - space.low)).astype(space.dtype)
 
-  def bare() -> int:
-    environment.unwrapped.set_task(task)
+  def stepping(alone: gymnasium.Env) -> int:
     ended = True
     for step, action in enumerate(scaled):
       if ended or step % episode_steps == 0:
-        environment.reset(seed=builder.seed)
-      _, _, terminated, truncated, _ = environment.step(action)
+        alone.reset(seed=builder.seed)
+      _, _, terminated, truncated, _ = alone.step(action)
       ended = terminated or truncated
     return len(scaled)
+
+  def bare() -> int:
+    environment.unwrapped.set_task(task)
+    return stepping(environment)
 
   def adapted() -> int:
     adapter.set_task(task)
@@ -144,7 +154,24 @@ def environment_alone(builder: builder_lib.Builder) -> dict[str, Callable[[], in
       ended = adapter.step(action).is_last()
     return len(actions)
 
-  return {'bare': bare, 'adapter': adapted}
+  activities = {'bare': bare, 'adapter': adapted}
+  published = _published_class(builder)
+  if published is not None:
+    origin = published(**environment.unwrapped.simulator_arguments)
+    activities['gymnasium'] = lambda: stepping(origin)
+  return activities
+
+
+def _published_class(builder: builder_lib.Builder) -> type[gymnasium.Env] | None:
+  """Returns the class of gymnasium's MuJoCo suite that the environment is built on."""
+  environment = builder.environments(1)[0].gymnasium_env.unwrapped
+  if not isinstance(environment, mujoco_meta_env.MujocoMetaEnv):
+    return None
+  return next(
+    base
+    for base in type(environment).__mro__
+    if base.__module__.startswith('gymnasium.envs.mujoco')
+  )
 
 
 def _cycle(tasks: list[types.Task], number: int) -> list[types.Task]:

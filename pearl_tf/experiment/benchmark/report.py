@@ -97,11 +97,19 @@ def _learning(parts: dict[str, Record]) -> list[Row]:
 def _environments(parts: dict[str, Record]) -> list[Row]:
   collection, evaluation = parts['collection'], parts['evaluation']
   number = collection['num_environments']
+  origin = collection['gymnasium_environment']
+  gymnasium_row = origin and (
+    f"gymnasium's {origin}",
+    _rate(collection['gymnasium_steps_per_second'], 'steps'),
+    'one, random actions',
+  )
+  beside_origin = f'; {_percent(collection["bare_percent"])} longer than that' if origin else ''
   return [
+    *([gymnasium_row] if gymnasium_row else []),
     (
       'environment alone',
       _rate(collection['bare_steps_per_second'], 'steps'),
-      'gymnasium, one, random actions',
+      f'one, on a task, random actions{beside_origin}',
     ),
     (
       'with our adapter',
