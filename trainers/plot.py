@@ -14,8 +14,6 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
-from pearl_tf.evaluation import plots
-from pearl_tf.experiment import metrics
 from trainers import cli
 
 _DEFAULT_METRIC = 'test/final_return'
@@ -70,6 +68,10 @@ def plot(
     FileNotFoundError: A run has no metrics.
     ValueError: A run never evaluated, labels do not match the runs, or a name is unknown.
   """
+  # Here, so that --help and wrong flags are answered without the wait for TensorFlow.
+  from pearl_tf.evaluation import plots
+  from pearl_tf.experiment import metrics
+
   labels = labels or [_folder(run).name for run in runs]
   if len(labels) != len(runs):
     raise ValueError(
