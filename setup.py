@@ -62,6 +62,7 @@ EXTRAS_REQUIRE = {
     'pytest>=8.0',
     'pytest-timeout>=2.3',
     'pytest-xdist>=3.5',
+    'pyyaml>=6.0',
     'ruff>=0.8',
     'scipy>=1.11',
   ],
