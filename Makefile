@@ -23,7 +23,7 @@ APT := $(SUDO)apt-get update && $(SUDO)apt-get install -y python3.11 python3.11-
 define HELP
 Targets:
   make setup      make or update .venv and nothing else
-  make demo       train PEARL on point robots, adapt to unseen tasks, print the results
+  make demo       train PEARL on point robots, adapt to unseen tasks, serve the result
   make test       lint, then all tests
   make lint       ruff (lint and format) and the import contracts
   make benchmark  time the gradient step, replay, collection and evaluation
@@ -61,7 +61,7 @@ setup: $(STAMP)
 	@echo "$(VENV) is ready: source $(BIN)/activate"
 
 demo: $(STAMP)
-	@$(BIN)/python -m trainers.demo --root_dir=runs/demo $(ARGS)
+	@$(BIN)/python -m serving.demo --root_dir=runs/demo $(ARGS)
 
 benchmark: $(STAMP)
 	@$(BIN)/python -m trainers.benchmark $(ARGS)

@@ -47,12 +47,13 @@ EXTRAS_REQUIRE = {
     'grpcio>=1.62,<2',
     'grpcio-health-checking>=1.62,<1.63',
     'grpcio-reflection>=1.62,<1.63',
+    'ml-dtypes>=0.3',
     'prometheus-client>=0.20',
     f'tensorflow-serving-api=={TENSORFLOW}',
   ],
   # 3.1 pins MuJoCo 3.3, before the one that everything here is proven on.
   'metaworld': ['metaworld==3.0.*'],
-  'media': ['imageio>=2.30', 'imageio-ffmpeg>=0.5'],
+  'media': ['imageio>=2.30', 'imageio-ffmpeg>=0.5', 'pillow>=10.0'],
   'dev': [
     'cryptography>=42.0',
     'hypothesis>=6.100',

@@ -15,7 +15,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 
-from absl import app, flags
+from absl import app, flags, logging
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2
@@ -38,7 +38,7 @@ HARMLESS_LINES = (
 )
 
 
-def run(main: Callable[[list[str]], None]) -> None:
+def run(main: Callable[[list[str]], None], *, verbosity: int = logging.WARNING) -> None:
   """Parses the flags, calls `main` and ends the process.
 
   The exit code is 0, or 1 with `error: ...` on stderr where the user can mend the cause, 2 where
@@ -47,14 +47,20 @@ def run(main: Callable[[list[str]], None]) -> None:
 
   Args:
     main: takes what is left of the command line, the program's name first.
+    verbosity: what absl logs unless `--verbosity` says otherwise. TensorFlow logs there, too.
   """
   silence()
-  app.run(lambda argv: _guarded(main, argv), flags_parser=_parse_flags)
+  app.run(
+    lambda argv: _guarded(main, argv), flags_parser=lambda argv: _parse_flags(argv, verbosity)
+  )
 
 
-def _parse_flags(argv: list[str]) -> list[str]:
+def _parse_flags(argv: list[str], verbosity: int) -> list[str]:
   try:
-    return flags.FLAGS(argv)
+    remaining = flags.FLAGS(argv)
+    if not flags.FLAGS['verbosity'].present:
+      logging.set_verbosity(verbosity)
+    return remaining
   except flags.Error as error:
     _exit_with_usage(error)
   except SystemExit:  # absl has shown the help and takes that for a failure.

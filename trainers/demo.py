@@ -8,22 +8,14 @@ given what was seen. Prints the returns beside those of an oracle that knows the
 files it leaves. Continues where it stopped if it was interrupted.
 """
 
-import json
 import pathlib
 import sys
-import time
 
-import numpy as np
-import rich.console
-import rich.table
 from absl import app, flags
 
-from pearl_tf.evaluation import adaptation_plot, meta_test, oracle, plots, report
-from pearl_tf.experiment import local_loop, metrics, run_folder, seeds, trained
 from trainers import cli
 
 _CONFIG = pathlib.Path(__file__).parent / 'configs' / 'demo.gin'
-_META_TEST_REPEATS = 10
 
 
 def define_flags() -> None:
@@ -38,56 +30,29 @@ def define_flags() -> None:
 
 
 def main(argv: list[str]) -> None:
-  """Trains, meta-tests, prints and draws."""
+  """Trains, meta-tests, prints and draws; exits with 130 when a signal asked to stop."""
+  # Here, so that --help and wrong flags are answered without the wait for TensorFlow.
+  from pearl_tf.experiment import demonstration
+
   options = flags.FLAGS
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments {argv[1:]}; every option starts with --')
-  started = time.monotonic()
-  finished = local_loop.train(
+  outcome = demonstration.run(
     options.root_dir,
     gin_files=[str(_CONFIG)],
     gin_bindings=options.gin_bindings,
     seed=options.seed,
   )
-  if not finished:
-    sys.exit(130)
-  builder, _ = trained.restore(options.root_dir)
-  result = meta_test.MetaTest(num_repeats=_META_TEST_REPEATS).run(
-    builder.tasks.test,
-    builder.make_rollout(
-      deterministic=True, num_environments=len(builder.tasks.test) * _META_TEST_REPEATS
-    ),
-    seed=seeds.sequence(options.seed, seeds.Stream.META_TEST),
-  )
-  folder = run_folder.RunFolder(options.root_dir)
-  oracle_return = oracle.point_robot_oracle_return(result.trajectories)
-  summary = _summarize(result, oracle_return, time.monotonic() - started)
-  summary_file = folder.root / 'summary.json'
-  run_folder.write_atomically(summary_file, json.dumps(summary, indent=1))
-  _print_table(summary)
-  figures = _draw(folder, result, oracle_return)
-  console = rich.console.Console(soft_wrap=True)
-  console.print('files:')
-  for path in (folder.root, summary_file, *figures):
-    console.print(f'  {path}', highlight=False)
-
-
-def _summarize(
-  result: meta_test.MetaTestResult, oracle_return: float, seconds: float
-) -> dict[str, float | list[float]]:
-  returns = report.returns_by_trajectory(result)
-  prior_return, final_return = float(returns[0]), float(returns[-1])
-  return {
-    'prior_return': prior_return,
-    'final_return': final_return,
-    'oracle_return': oracle_return,
-    'gap_closed': (final_return - prior_return) / (oracle_return - prior_return),
-    'returns_by_trajectory': [float(value) for value in returns],
-    'seconds': seconds,
-  }
+  if outcome is None:
+    sys.exit(cli.EXIT_INTERRUPTED)
+  _print_table(outcome.summary)
+  _print_files(outcome.files)
 
 
 def _print_table(summary: dict) -> None:
+  import rich.console
+  import rich.table
+
   table = rich.table.Table(title='20 tasks never met in training, mean return per trajectory')
   table.add_column('trajectory')
   table.add_column('acted on')
@@ -101,24 +66,13 @@ def _print_table(summary: dict) -> None:
   rich.console.Console().print(table)
 
 
-def _draw(
-  folder: run_folder.RunFolder, result: meta_test.MetaTestResult, oracle_return: float
-) -> list[pathlib.Path]:
-  names = ('learning_curve.png', 'posterior_sampling.png', 'returns_by_trajectory.png')
-  curve, adaptation, returns = (folder.figures / name for name in names)
-  plots.learning_curve(
-    [plots.curve_from_metrics('point robot', metrics.read(folder.root))],
-    curve,
-    title='PEARL on the point robot',
-  )
-  adaptation_plot.adaptation(result.trajectories, adaptation)
-  plots.returns_by_trajectory(
-    {'PEARL': result},
-    returns,
-    oracle_return=oracle_return,
-    prior_return=float(np.mean([t.episode_return for t in result.trajectories if t.index == 0])),
-  )
-  return [curve, adaptation, returns]
+def _print_files(files: list[pathlib.Path]) -> None:
+  import rich.console
+
+  console = rich.console.Console(soft_wrap=True)
+  console.print('files:')
+  for path in files:
+    console.print(f'  {path}', highlight=False)
 
 
 def run() -> None:

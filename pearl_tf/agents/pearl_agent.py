@@ -66,7 +66,8 @@ class PearlAgent(tf_agent.TFAgent):
       domain: sizes of the domain.
       train_step_counter: `int64` variable, incremented once per training step.
       seed: seeds the initial weights and the noise of every training step.
-      encoder_class: `GaussianEncoder` (paper) or `DeterministicEncoder` (no bottleneck).
+      encoder_class: `GaussianEncoder` (paper), `DeterministicEncoder` (no bottleneck) or
+        `RecurrentEncoder` (in time order).
       backup_class: `ValueBackup` (reference) or `TargetCriticBackup` (later SAC).
       entropy_weight_class: `FixedEntropyWeight` (reference) or `AutomaticEntropyWeight`.
       kl_weight: weight of the KL *summed over tasks*; unused without a bottleneck.

@@ -8,7 +8,7 @@ import numpy as np
 
 from pearl_tf.collect import rollout, schedule, session
 from pearl_tf.data import types
-from pearl_tf.replay import writer
+from pearl_tf.replay import batch_rule, writer
 
 
 class Collected(NamedTuple):
@@ -33,6 +33,7 @@ class Collector:
     collect_schedule: schedule.CollectSchedule,
     *,
     context_size: int,
+    context_sampling: str = batch_rule.TRANSITIONS,
   ):
     """Connects a rollout with a replay.
 
@@ -41,11 +42,12 @@ class Collector:
       replay_writer: where episodes go.
       collect_schedule: what a visit to a task consists of.
       context_size: context transitions per inference during collection.
+      context_sampling: 'transitions' or 'trajectories', how they are drawn.
     """
     self._rollout = rollout_fns
     self._writer = replay_writer
     self._schedule = collect_schedule
-    self._context_size = context_size
+    self._phases = collect_schedule.visit_phases(context_size, context_sampling)
 
   def fill(self, tasks: Sequence[types.Task], *, seed: np.random.SeedSequence) -> Collected:
     """Collects the initial pool of every task, on the prior with the policy as it is."""
@@ -58,8 +60,7 @@ class Collector:
     A task may be listed more than once. As if the visits had come one after the other, each infers
     its beliefs from its own data and the last one leaves its context.
     """
-    phases = self._schedule.visit_phases
-    return self._run([session.Session(task, phases(self._context_size)) for task in tasks], seed)
+    return self._run([session.Session(task, self._phases) for task in tasks], seed)
 
   def _run(self, sessions: Sequence[session.Session], seed: np.random.SeedSequence) -> Collected:
     last_visit = {current.task.index: index for index, current in enumerate(sessions)}

@@ -27,6 +27,7 @@ class FinishedEpisode(NamedTuple):
     adapted: whether the belief came from the context (False: the prior).
     policy_state: latent `[Z]` and posterior `[Z]` in force, numpy.
     episode: its `S` transitions.
+    success: whether it succeeded, 1 or 0; None where the environment does not say.
   """
 
   session_index: int
@@ -37,6 +38,7 @@ class FinishedEpisode(NamedTuple):
   adapted: bool
   policy_state: types.PolicyState
   episode: types.Episode
+  success: float | None = None
 
 
 class _Slot:
@@ -194,6 +196,7 @@ class Rollout:
         types.Posterior(self._mean[slot_index].copy(), self._variance[slot_index].copy()),
       ),
       episode=episode,
+      success=slot.environment.success,
     )
     to_prior = current.finish_episode(episode)
     if current.phase is not None:

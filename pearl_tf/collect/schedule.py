@@ -8,6 +8,8 @@ import dataclasses
 
 import gin
 
+from pearl_tf.replay import batch_rule
+
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
@@ -25,6 +27,8 @@ class Phase:
     in_context: whether this phase's transitions join the session's context.
     context_size: transitions drawn with replacement from the context for each inference; None for
       all of them once.
+    context_sampling: 'transitions' or 'trajectories', what is drawn to make up `context_size`;
+      whole trajectories are laid end to end and the last one is cut off.
   """
 
   name: str
@@ -32,6 +36,7 @@ class Phase:
   num_prior_episodes: int | None
   in_context: bool
   context_size: int | None = None
+  context_sampling: str = batch_rule.TRANSITIONS
 
   def __post_init__(self):
     if self.num_steps < 0:
@@ -44,6 +49,11 @@ class Phase:
     if self.context_size is not None and self.context_size < 1:
       raise ValueError(
         f'phase {self.name!r}: context_size must be positive, got {self.context_size}'
+      )
+    if self.context_sampling not in batch_rule.SAMPLINGS:
+      raise ValueError(
+        f'phase {self.name!r}: context_sampling must be one of {batch_rule.SAMPLINGS}, '
+        f'got {self.context_sampling!r}'
       )
 
 
@@ -104,14 +114,18 @@ class CollectSchedule:
     """Returns the phases that fill a task's replay before any training."""
     return [Phase('initial', self.initial_steps, num_prior_episodes=None, in_context=True)]
 
-  def visit_phases(self, context_size: int) -> list[Phase]:
+  def visit_phases(
+    self, context_size: int, context_sampling: str = batch_rule.TRANSITIONS
+  ) -> list[Phase]:
     """Returns the phases of one visit to a task.
 
     Args:
       context_size: context transitions per inference, the same number as in training.
+      context_sampling: how they are drawn, as in training.
     """
+    drawn = {'context_size': context_size, 'context_sampling': context_sampling}
     return [
       Phase('prior', self.prior_steps, num_prior_episodes=None, in_context=True),
-      Phase('posterior', self.posterior_steps, 1, in_context=True, context_size=context_size),
-      Phase('extra', self.extra_steps, 1, in_context=False, context_size=context_size),
+      Phase('posterior', self.posterior_steps, 1, in_context=True, **drawn),
+      Phase('extra', self.extra_steps, 1, in_context=False, **drawn),
     ]

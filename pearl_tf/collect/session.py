@@ -10,6 +10,7 @@ import numpy as np
 
 from pearl_tf.collect import schedule
 from pearl_tf.data import types
+from pearl_tf.replay import batch_rule
 
 
 class Session:
@@ -77,12 +78,23 @@ class Session:
       random: draws the sub-sample where the phase asks for one.
 
     Returns:
-      Transitions `[N, ...]`: all of the context in order, or `context_size` drawn with replacement.
+      Transitions `[N, ...]`: all of the context in order, or `context_size` drawn with replacement
+      by the phase's `context_sampling`.
     """
-    everything = types.Episode(
-      *(np.concatenate(columns) for columns in zip(*self._context, strict=True))
-    )
-    if self.phase.context_size is None:
-      return everything
-    rows = random.integers(len(everything.reward), size=self.phase.context_size)
+    size = self.phase.context_size
+    if size is None:
+      return _concatenated(self._context)
+    if self.phase.context_sampling == batch_rule.TRAJECTORIES:
+      # As many as are needed if all have one transition; the rest is cut off.
+      chosen = random.integers(len(self._context), size=size)
+      lengths = np.cumsum([len(self._context[i].reward) for i in chosen])
+      needed = int(np.searchsorted(lengths, size)) + 1
+      drawn = _concatenated([self._context[i] for i in chosen[:needed]])
+      return types.Episode(*(column[:size] for column in drawn))
+    everything = _concatenated(self._context)
+    rows = random.integers(len(everything.reward), size=size)
     return types.Episode(*(column[rows] for column in everything))
+
+
+def _concatenated(episodes: Sequence[types.Episode]) -> types.Episode:
+  return types.Episode(*(np.concatenate(columns) for columns in zip(*episodes, strict=True)))

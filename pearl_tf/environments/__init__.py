@@ -20,8 +20,14 @@ FAMILIES = {
   'pearl/Walker2dRandParams-v0': 'pearl_tf.environments.rand_params:Walker2dRandParams',
   'pearl/HopperRandParams-v0': 'pearl_tf.environments.rand_params:HopperRandParams',
 }
+# Those that need an optional part; making one without it says which.
+EXTRA_FAMILIES = {
+  'pearl/MetaWorldML1-v0': 'pearl_tf.environments.metaworld:MetaWorldML1',
+  'pearl/MetaWorldML10-v0': 'pearl_tf.environments.metaworld:MetaWorldML10',
+  'pearl/MetaWorldML45-v0': 'pearl_tf.environments.metaworld:MetaWorldML45',
+}
 
-for _id, _entry_point in FAMILIES.items():
+for _id, _entry_point in (FAMILIES | EXTRA_FAMILIES).items():
   # A reload of the package must not make gymnasium warn of overwriting.
   if _id not in gymnasium.registry:
     gymnasium.register(id=_id, entry_point=_entry_point)

@@ -12,6 +12,7 @@ import mujoco
 import numpy as np
 from gymnasium.envs.mujoco import ant_v5
 
+from pearl_tf.data import types
 from pearl_tf.environments import mujoco_meta_env
 
 _CONTACT_COST = 5e-4
@@ -63,6 +64,9 @@ class AntRandDir(Ant):
     direction = float(parameters[0])
     self._heading = (math.cos(direction), math.sin(direction))
 
+  def describe_task(self, task: types.Task) -> str:
+    return f'run at {math.degrees(task.parameters[0]):.0f}° to the x axis'
+
   def _get_obs(self) -> np.ndarray:
     observation = np.empty(27, dtype=np.float32)
     observation[:13] = self._qpos[2:]
@@ -103,6 +107,9 @@ class AntDir(AntRandDir):
     del random_state
     return np.array([[0.0], [np.pi]])[:num_tasks]
 
+  def describe_task(self, task: types.Task) -> str:
+    return 'run forwards' if math.cos(task.parameters[0]) > 0 else 'run backwards'
+
 
 class AntGoal(Ant):
   """Go to a position.
@@ -127,6 +134,10 @@ class AntGoal(Ant):
   def apply_task(self, parameters: np.ndarray) -> None:
     """Takes the goal."""
     self._goal = (float(parameters[0]), float(parameters[1]))
+
+  def describe_task(self, task: types.Task) -> str:
+    x, y = task.parameters
+    return f'go to x = {x:.2f} m, y = {y:.2f} m'
 
   def _get_obs(self) -> np.ndarray:
     return self._observe(self._clipped_contact_forces())

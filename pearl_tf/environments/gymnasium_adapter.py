@@ -7,7 +7,7 @@ by itself and batches nothing; roll-outs step several adapters side by side.
 Public API of `GymnasiumAdapter(env, *, max_episode_steps=None, seed=None)`, beside `reset`, `step`,
 `action_spec`, `observation_spec`, `time_step_spec`, `render`, `close` of a `PyEnvironment`:
 `sample_tasks(num_tasks, seed)`, `set_task(task)`, `task`, `context_reward`, `has_sparse_reward`,
-`get_info()`, `rng_state()`, `restore_rng_state(state)`, `max_episode_steps`, `name`.
+`success`, `get_info()`, `rng_state()`, `restore_rng_state(state)`, `max_episode_steps`, `name`.
 """
 
 import math
@@ -95,6 +95,7 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
     self._num_steps = 0
     self._in_episode = False
     self._context_reward = 0.0
+    self._success: float | None = None
     self._info: dict[str, Any] = {}
 
   def _check_spaces(self) -> None:
@@ -146,6 +147,12 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
     return self._context_reward
 
   @property
+  def success(self) -> float | None:
+    """1 if any step of the episode so far put a positive `info['success']`, else 0; None where the
+    environment puts none."""
+    return self._success
+
+  @property
   def task(self) -> types.Task | None:
     """The task in force; None where the environment tells no default."""
     return self._task
@@ -153,6 +160,11 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
   def sample_tasks(self, num_tasks: int, seed: int) -> list[types.Task]:
     """See `meta_env.MetaEnv.sample_tasks`."""
     return self._base.sample_tasks(num_tasks, seed)
+
+  def describe_task(self, task: types.Task) -> str:
+    """Says what a task asks for, in the words of its family where that has some."""
+    describe = getattr(self._base, 'describe_task', None)
+    return describe(task) if describe else f'task {task.index}'
 
   def set_task(self, task: types.Task) -> None:
     """Puts a task in force and abandons the episode in progress: the next step starts a new one."""
@@ -244,6 +256,7 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
     observation = self._checked_observation(observation)
     self._info = info
     self._context_reward = 0.0
+    self._success = None
     self._in_episode = True
     return ts.TimeStep(ts.StepType.FIRST, _ZERO, _ONE, observation)
 
@@ -267,6 +280,8 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
     reward = self._checked_reward(reward, 'reward')
     self._info = info
     self._context_reward = self._sparse_reward(info) if self._has_sparse_reward else reward
+    if not self._success and isinstance(info, dict) and 'success' in info:
+      self._success = float(self._checked_reward(info['success'], 'success') > 0)
     reward = np.array(reward, dtype=np.float32)
     if terminated:
       self._in_episode = False

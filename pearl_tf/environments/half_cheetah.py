@@ -12,6 +12,7 @@ import mujoco
 import numpy as np
 from gymnasium.envs.mujoco import half_cheetah_v5
 
+from pearl_tf.data import types
 from pearl_tf.environments import mujoco_meta_env
 
 _CONTROL_COST = 0.05
@@ -76,6 +77,9 @@ class HalfCheetahDir(HalfCheetah):
       raise ValueError(f'The direction of HalfCheetahDir is -1 or +1, got {direction}.')
     self._direction = direction
 
+  def describe_task(self, task: types.Task) -> str:
+    return 'run forwards' if task.parameters[0] > 0 else 'run backwards'
+
   def _reward_forward(self, x_velocity: float) -> float:
     return self._direction * x_velocity
 
@@ -98,6 +102,9 @@ class HalfCheetahVel(HalfCheetah):
   def apply_task(self, parameters: np.ndarray) -> None:
     """Takes the target velocity."""
     self._velocity = float(parameters[0])
+
+  def describe_task(self, task: types.Task) -> str:
+    return f'target velocity {task.parameters[0]:.2f} m/s'
 
   def _reward_forward(self, x_velocity: float) -> float:
     return -abs(x_velocity - self._velocity)

@@ -12,6 +12,7 @@ import mujoco
 import numpy as np
 from gymnasium.envs.mujoco import humanoid_v5
 
+from pearl_tf.data import types
 from pearl_tf.environments import mujoco_meta_env
 
 # The range of this joint in the model file of 2019, in degrees; the file has -110 to 20 now.
@@ -57,6 +58,9 @@ class HumanoidDir(mujoco_meta_env.MujocoMetaEnv, humanoid_v5.HumanoidEnv):
     """Takes the direction as a unit vector."""
     direction = float(parameters[0])
     self._heading = (math.cos(direction), math.sin(direction))
+
+  def describe_task(self, task: types.Task) -> str:
+    return f'run at {math.degrees(task.parameters[0]):.0f}° to the x axis'
 
   def _get_obs(self) -> np.ndarray:
     parts = [self._qpos[2:], self._qvel, *(part.ravel() for part in self._observed_tail)]

@@ -18,7 +18,7 @@ A family of your own is one class (`docs/environments.md` has a complete one):
       def step(self, action): ...                             # reads self.task.parameters
 
 Public API: `MetaEnv.sample_tasks(num_tasks, seed)`, `MetaEnv.set_task(task)`, `MetaEnv.task`,
-`MetaEnv.has_sparse_reward`, `MetaEnv.fixed_task_count`.
+`MetaEnv.describe_task(task)`, `MetaEnv.has_sparse_reward`, `MetaEnv.fixed_task_count`.
 """
 
 import gymnasium
@@ -141,6 +141,19 @@ class MetaEnv(gymnasium.Env):
       raise ValueError(f'{type(self).__name__} got a task that is not finite: {task}.')
     self._task = types.Task(int(task.index), parameters)
     self.apply_task(parameters)
+
+  def describe_task(self, task: types.Task) -> str:
+    """Says in a few words what a task asks for, for people: in videos and tables.
+
+    Override it where units or words say more than the names of the parameters.
+
+    Args:
+      task: A task of this family, in force or not.
+    """
+    if not self.parameter_names:
+      return f'task {task.index}'
+    pairs = zip(self.parameter_names, task.parameters, strict=True)
+    return ', '.join(f'{name} {value:.2f}' for name, value in pairs)
 
   def apply_task(self, parameters: np.ndarray) -> None:
     """Called with the validated parameters `[P] float32` whenever a task is set.

@@ -12,6 +12,7 @@ import gin
 import gymnasium
 import numpy as np
 
+from pearl_tf.data import types
 from pearl_tf.environments import meta_env, rendering
 
 # The largest displacement per axis and step.
@@ -57,6 +58,10 @@ class PointRobot(meta_env.MetaEnv):
     """Keeps the goal as Python floats, which are fast to compute with."""
     self._goal = (float(parameters[0]), float(parameters[1]))
 
+  def describe_task(self, task: types.Task) -> str:
+    x, y = task.parameters
+    return f'goal at ({x:.2f}, {y:.2f})'
+
   def reset(
     self, *, seed: int | None = None, options: dict[str, Any] | None = None
   ) -> tuple[np.ndarray, dict[str, Any]]:
@@ -79,7 +84,7 @@ class PointRobot(meta_env.MetaEnv):
     """The episode so far, `[240, 240, 3] uint8`, or None without a render mode."""
     if self.render_mode is None:
       return None
-    return rendering.draw_plane(self._trail, self._goal, self._shown_radius())
+    return rendering.draw_plane(self._trail, self._goal, self.goal_radius)
 
   def _start(self) -> tuple[float, float]:
     x, y = self.np_random.uniform(-1.0, 1.0, size=2).tolist()
@@ -92,7 +97,9 @@ class PointRobot(meta_env.MetaEnv):
     del distance  # The dense robot has nothing to add.
     return {}
 
-  def _shown_radius(self) -> float:
+  @property
+  def goal_radius(self) -> float:
+    """Distance from the goal within which a sparse reward is paid; 0 without one."""
     return 0.0
 
 
@@ -138,5 +145,6 @@ class SparsePointRobot(PointRobot):
   def _info(self, distance: float) -> dict[str, Any]:
     return {'sparse_reward': 1.0 - distance if distance <= self._goal_radius else 0.0}
 
-  def _shown_radius(self) -> float:
+  @property
+  def goal_radius(self) -> float:
     return self._goal_radius

@@ -5,6 +5,7 @@ their reset distribution: the same reward for all tasks, but masses, inertias, j
 friction of each task's own. An episode has 200 steps by convention, applied by whoever steps it.
 """
 
+import math
 from typing import Any
 
 import gin
@@ -12,6 +13,7 @@ import mujoco
 import numpy as np
 from gymnasium.envs.mujoco import hopper_v5, walker2d_v5
 
+from pearl_tf.data import types
 from pearl_tf.environments import mujoco_meta_env
 
 # Field of the model and base of its multiplier, in the order in which the reference draws them.
@@ -21,6 +23,13 @@ _FIELDS = (
   ('dof_damping', 1.3),
   ('geom_friction', 1.5),
 )
+# What people call them.
+_SHORT_NAMES = {
+  'body_mass': 'mass',
+  'body_inertia': 'inertia',
+  'dof_damping': 'damping',
+  'geom_friction': 'friction',
+}
 # Seconds of one step of the simulator: twice that of gymnasium's files, hence 0.016 s a step.
 _TIMESTEP = 0.004
 
@@ -105,13 +114,24 @@ class RandParams(mujoco_meta_env.MujocoMetaEnv):
       getattr(self.model, field)[:] = nominal * multipliers
       start += nominal.size
 
-  def multipliers(self) -> dict[str, np.ndarray]:
-    """The parameters of the task in force by field, in the shapes of the model."""
+  def multipliers(self, task: types.Task | None = None) -> dict[str, np.ndarray]:
+    """The parameters of a task, by default the one in force, by field, in the shapes of the
+    model."""
+    parameters = (self.task if task is None else task).parameters
     result, start = {}, 0
     for field, nominal in self._nominal.items():
-      result[field] = self.task.parameters[start : start + nominal.size].reshape(nominal.shape)
+      result[field] = parameters[start : start + nominal.size].reshape(nominal.shape)
       start += nominal.size
     return result
+
+  def describe_task(self, task: types.Task) -> str:
+    """The typical multiplier of each field: the geometric mean of its entries."""
+    typical = {
+      field: math.exp(float(np.mean(np.log(values))))
+      for field, values in self.multipliers(task).items()
+    }
+    parts = [f'{_SHORT_NAMES[field]} ×{typical[field]:.2f}' for field in typical]
+    return f'dynamics, typically {", ".join(parts)}'
 
   def _get_obs(self) -> np.ndarray:
     observation = np.empty(self._observation_size, dtype=np.float32)

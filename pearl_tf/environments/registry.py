@@ -40,7 +40,7 @@ def make(name: str = gin.REQUIRED, **kwargs) -> gymnasium.Env:
     `env.unwrapped` has `sample_tasks` and `set_task` in both cases.
 
   Raises:
-    ValueError: If nothing has this name.
+    ValueError: If nothing has this name, or it needs an optional part that is not installed.
     TypeError: If what has this name is not a family of tasks.
   """
   if not isinstance(name, str) or not name.strip():
@@ -59,7 +59,7 @@ def make(name: str = gin.REQUIRED, **kwargs) -> gymnasium.Env:
     env = _make_id(name, kwargs)
   else:
     raise ValueError(
-      f'Unknown environment {name!r}. {_close_matches(name, list(environments.FAMILIES))}'
+      f'Unknown environment {name!r}. {_close_matches(name, _our_ids())}'
       f'{_known_ids()} {_HOW_TO_ADD}'
     )
   _check_contract(env, name)
@@ -93,7 +93,12 @@ def _instantiate(found: Any, name: str, kwargs: dict[str, Any]) -> gymnasium.Env
 
 def _make_id(env_id: str, kwargs: dict[str, Any]) -> gymnasium.Env:
   """Makes a registered environment, without wrappers that only check."""
-  env = gymnasium.make(env_id, disable_env_checker=True, **kwargs)
+  try:
+    env = gymnasium.make(env_id, disable_env_checker=True, **kwargs)
+  except ModuleNotFoundError as error:
+    if env_id not in environments.EXTRA_FAMILIES:
+      raise
+    raise ValueError(f'Environment {env_id!r}: {error}') from error
   if type(env) is gymnasium.wrappers.OrderEnforcing and env.env is env.unwrapped:
     return env.unwrapped
   return env
@@ -126,7 +131,11 @@ def _close_matches(name: str, candidates: list[str]) -> str:
 
 
 def _known_ids() -> str:
-  return f'Known: {", ".join(sorted(environments.FAMILIES))}.'
+  return f'Known: {", ".join(_our_ids())}.'
+
+
+def _our_ids() -> list[str]:
+  return sorted(environments.FAMILIES | environments.EXTRA_FAMILIES)
 
 
 def _public_classes(module: Any) -> list[str]:

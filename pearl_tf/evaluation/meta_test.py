@@ -13,6 +13,7 @@ import numpy as np
 
 from pearl_tf.collect import rollout, schedule, session
 from pearl_tf.data import types
+from pearl_tf.replay import batch_rule
 
 
 class Trajectory(NamedTuple):
@@ -29,6 +30,7 @@ class Trajectory(NamedTuple):
     latent: `[Z] float32`, the hypothesis acted on.
     posterior: mean and variance `[Z]` the latent was drawn from.
     observations: `[S + 1, O] float32`, the path.
+    success: whether it succeeded, 1 or 0; None where the environment does not say.
   """
 
   task: types.Task
@@ -41,6 +43,7 @@ class Trajectory(NamedTuple):
   latent: np.ndarray
   posterior: types.Posterior
   observations: np.ndarray
+  success: float | None = None
 
 
 class MetaTestResult(NamedTuple):
@@ -68,6 +71,7 @@ class MetaTest:
     steps_per_repeat: int = 600,
     num_exploration_episodes: int = 1,
     context_size: int | None = None,
+    context_sampling: str = batch_rule.TRANSITIONS,
   ):
     """Fixes the protocol.
 
@@ -77,6 +81,7 @@ class MetaTest:
       num_exploration_episodes: trajectories on the prior before the belief follows the context.
       context_size: context transitions drawn with replacement per inference; None (reference) for
         every transition so far.
+      context_sampling: 'transitions' or 'trajectories', what `context_size` is drawn by.
 
     Raises:
       ValueError: if a number is not positive.
@@ -96,7 +101,29 @@ class MetaTest:
       num_prior_episodes=num_exploration_episodes,
       in_context=True,
       context_size=context_size,
+      context_sampling=context_sampling,
     )
+
+  @property
+  def steps_per_repeat(self) -> int:
+    """Transitions to reach in each repeat."""
+    return self._phase.num_steps
+
+  def check_order(self, order_matters: bool) -> None:
+    """Checks that a sub-sampled context keeps its order where the encoder depends on it.
+
+    Args:
+      order_matters: whether the encoder's belief depends on the order of the context.
+
+    Raises:
+      ValueError: if it does and contexts would be drawn transition by transition, even if only
+        because a later evaluation asks for a `context_size`.
+    """
+    if order_matters and self._phase.context_sampling != batch_rule.TRAJECTORIES:
+      raise ValueError(
+        f'a recurrent encoder reads its context in time order, but MetaTest.context_sampling = '
+        f"{self._phase.context_sampling!r}: bind it to 'trajectories'"
+      )
 
   def run(
     self,
@@ -138,4 +165,5 @@ def _trajectory(finished: rollout.FinishedEpisode, repeat: int) -> Trajectory:
     latent=finished.policy_state.latent,
     posterior=finished.policy_state.posterior,
     observations=np.concatenate([episode.observation, episode.next_observation[-1:]]),
+    success=finished.success,
   )

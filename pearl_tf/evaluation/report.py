@@ -1,13 +1,14 @@
 """Turns the trajectories of a meta-test into numbers: returns, intervals and a table to print.
 
 The definitions are those of the authors' evaluation: the *final return* is that of the last
-trajectory of a meta-test, averaged over its repeats and then over tasks. Nothing is run here;
-`evaluation.meta_test` produces what is summarized.
+trajectory of a meta-test, averaged over its repeats and then over tasks; the *success rate* is the
+same mean of whether that trajectory succeeded. Nothing is run here; `evaluation.meta_test` produces
+what is summarized.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +36,28 @@ def final_returns(result: meta_test.MetaTestResult) -> dict[int, float]:
   return {
     task: float(np.mean([returns[-1] for returns in repeats]))
     for task, repeats in _returns_by_task(result).items()
+  }
+
+
+def success_rates(result: meta_test.MetaTestResult) -> dict[int, float] | None:
+  """Returns the success rate of each task: of the last trajectory, averaged over repeats.
+
+  Args:
+    result: A meta-test.
+
+  Returns:
+    The share in [0, 1] by task index, in ascending order of the index; None where the environment
+    does not say of every trajectory whether it succeeded.
+
+  Raises:
+    ValueError: The meta-test holds no trajectory.
+  """
+  grouped = _by_task(result, lambda trajectory: trajectory.success)
+  if any(trajectory.success is None for trajectory in result.trajectories):
+    return None
+  return {
+    task: float(np.mean([successes[-1] for successes in repeats]))
+    for task, repeats in grouped.items()
   }
 
 
@@ -135,6 +158,7 @@ def summarize(result: meta_test.MetaTestResult, confidence: float = 0.95) -> dic
       `tasks`: a list, one per task, of `index`, `parameters`, `final_return` and
         `returns_by_trajectory`;
       `num_tasks`, `num_repeats`, `env_steps`, `seconds`: what it took.
+    Where the environment tells success, it and each of its tasks have a `success_rate` too.
 
   Raises:
     ValueError: The meta-test holds no trajectory, or `confidence` is not between 0 and 1.
@@ -144,7 +168,7 @@ def summarize(result: meta_test.MetaTestResult, confidence: float = 0.95) -> dic
   values = np.array(list(finals.values()))
   interval = confidence_interval(values, confidence=confidence)
   parameters = {one.task.index: one.task.parameters for one in result.trajectories}
-  return {
+  summary = {
     'final_return': float(np.mean(values)),
     'final_return_std': float(np.std(values, ddof=1)) if values.size > 1 else None,
     'final_return_interval': None if interval is None else list(interval),
@@ -164,6 +188,12 @@ def summarize(result: meta_test.MetaTestResult, confidence: float = 0.95) -> dic
     'env_steps': int(result.env_steps),
     'seconds': float(result.seconds),
   }
+  rates = success_rates(result)
+  if rates is not None:
+    summary['success_rate'] = float(np.mean(list(rates.values())))
+    for row in summary['tasks']:
+      row['success_rate'] = rates[row['index']]
+  return summary
 
 
 def format_table(
@@ -191,12 +221,16 @@ def format_table(
     mean = summary['returns_by_trajectory'][index]
     layout.add_column(f'return {index + 1}', justify='right', footer=f'{mean:.1f}')
   layout.add_column('final return', justify='right', footer=_mean_and_half_width(summary))
+  has_success = 'success_rate' in summary
+  if has_success:
+    layout.add_column('success', justify='right', footer=f'{summary["success_rate"]:.1%}')
   for row in rows:
     layout.add_row(
       str(row['index']),
       ' '.join(f'{parameter:.3g}' for parameter in row['parameters']),
       *(f'{row["returns_by_trajectory"][index]:.1f}' for index in shown),
       f'{row["final_return"]:.1f}',
+      *([f'{row["success_rate"]:.0%}'] if has_success else []),
     )
   hidden = len(summary['tasks']) - len(rows)
   if hidden:
@@ -205,15 +239,21 @@ def format_table(
 
 
 def _returns_by_task(result: meta_test.MetaTestResult) -> dict[int, list[list[float]]]:
-  """Groups the returns by task, then by repeat, each in ascending order of trajectory index."""
+  return _by_task(result, lambda trajectory: trajectory.episode_return)
+
+
+def _by_task(
+  result: meta_test.MetaTestResult, value_fn: Callable[[meta_test.Trajectory], Any]
+) -> dict[int, list[list[Any]]]:
+  """Groups values by task, then by repeat, each in ascending order of trajectory index."""
   if not result.trajectories:
     raise ValueError('the meta-test holds no trajectory; nothing can be reported')
-  grouped: dict[int, dict[int, dict[int, float]]] = {}
+  grouped: dict[int, dict[int, dict[int, Any]]] = {}
   for trajectory in result.trajectories:
     repeats = grouped.setdefault(trajectory.task.index, {})
-    repeats.setdefault(trajectory.repeat, {})[trajectory.index] = trajectory.episode_return
+    repeats.setdefault(trajectory.repeat, {})[trajectory.index] = value_fn(trajectory)
   return {
-    task: [[returns[index] for index in sorted(returns)] for returns in grouped[task].values()]
+    task: [[values[index] for index in sorted(values)] for values in grouped[task].values()]
     for task in sorted(grouped)
   }
 

@@ -15,6 +15,7 @@ from pearl_tf.data import specs
 from pearl_tf.environments import gymnasium_adapter, registry
 from pearl_tf.evaluation import meta_test
 from pearl_tf.experiment import config, learner, numerics, run_folder, seeds, tasks, training
+from pearl_tf.export import evidence
 from pearl_tf.replay import cache, direct_sampler, feeder, packing, server, writer
 
 
@@ -67,6 +68,8 @@ class Builder:
     replay = Replay(self)
     try:
       self.make_learner(replay)
+      if self.training.export_interval is not None:
+        evidence.of(self.agent.encoder)
     finally:
       replay.stop()
     config.check_all_used()
@@ -107,6 +110,8 @@ class Builder:
     counter = tf.Variable(0, dtype=tf.int64, trainable=False, name='train_step')
     agent = pearl_agent.PearlAgent(self.domain, train_step_counter=counter, seed=self.seed)
     agent.initialize()
+    self.training.check_order(agent.encoder.order_matters)
+    self.meta_test.check_order(agent.encoder.order_matters)
     return agent
 
   def make_rollout(self, *, deterministic: bool, num_environments: int) -> rollout.Rollout:
@@ -126,6 +131,7 @@ class Builder:
       replay.writer,
       self.schedule,
       context_size=self.training.context_size,
+      context_sampling=self.training.context_sampling,
     )
 
   def make_learner(self, replay: 'Replay') -> learner.Learner:
@@ -178,9 +184,15 @@ class Replay:
     )
     self.cache = self._feeder = None
     if has_cache:
-      self.cache = cache.ReplayCache(builder.layout, num_tasks, capacity=builder.replay_capacity())
+      rule = builder.training.batch_rule
+      self.cache = cache.ReplayCache(
+        builder.layout,
+        num_tasks,
+        capacity=builder.replay_capacity(),
+        keep_trajectories=rule.needs_trajectories,
+      )
       self._feeder = feeder.Feeder(self.cache, self.server.address)
-      self.sampler = cache.CacheSampler(self.cache, **sizes)
+      self.sampler = cache.CacheSampler(self.cache, rule=rule, **sizes)
     else:
       self.sampler = direct_sampler.DirectSampler(
         self.server.address, builder.layout, num_tasks, **sizes

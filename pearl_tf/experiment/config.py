@@ -29,6 +29,7 @@ _CONFIGURABLE_MODULES = (
   'pearl_tf.networks.actor',
   'pearl_tf.networks.critic',
   'pearl_tf.networks.encoder',
+  'pearl_tf.networks.recurrent_encoder',
   'pearl_tf.replay.cache',
   'pearl_tf.replay.tables',
 )
@@ -80,8 +81,9 @@ def load(gin_files: Sequence[str], gin_bindings: Sequence[str] = ()) -> str:
         f'there is no gin file {gin_file!r}; those shipped are in trainers/configs, and --gin_file '
         'is relative to the working directory'
       )
-    # An `include` names a file beside the one it stands in.
-    gin.add_config_file_search_path(str(pathlib.Path(gin_file).parent))
+    # An `include` names a file beside the one it stands in. Absolute, because gin takes a relative
+    # folder for a package, too, and fails where it is one without code.
+    gin.add_config_file_search_path(str(pathlib.Path(gin_file).resolve().parent))
   gin.clear_config()
   # gin looks for an included file in several places and logs an error for each but the last.
   logging.disable(logging.ERROR)

@@ -18,6 +18,7 @@ from pearl_tf.experiment import (
   checkpoints,
   config,
   console,
+  exports,
   interruption,
   learner,
   metrics,
@@ -131,6 +132,10 @@ class LocalLoop:
       deterministic=True,
       num_environments=min(self._training.num_environments, 4 * num_sessions),
     )
+    if self._training.export_interval is not None:
+      self._exporter = exports.RunExporter(
+        builder, folder, folder.exports, keep=self._training.exports_to_keep
+      )
     self._console: console.Console | None = None
 
   @property
@@ -255,6 +260,9 @@ class LocalLoop:
     # could not write one that is missing.
     writer.write(values | self._times(), **counters)
     self._keep_if_best(test_return)
+    # Before the checkpoint, too: a run that dies between the two exports once more.
+    if self._training.exports_after(progress.iteration):
+      self._timed('checkpoint', self._exporter.export, progress.env_steps)
     if is_last or progress.iteration % self._training.checkpoint_interval == 0:
       self._timed('checkpoint', self._save)
     self._console.update(**counters, test_return=test_return)
@@ -350,10 +358,14 @@ class LocalLoop:
 
 def _values(name: str, result: meta_test.MetaTestResult) -> dict[str, float]:
   """Returns the metrics of one meta-test."""
-  return {
+  values = {
     f'{name}/final_return': float(np.mean(list(report.final_returns(result).values()))),
     f'{name}/return_by_trajectory': report.returns_by_trajectory(result),
   }
+  success_rates = report.success_rates(result)
+  if success_rates is not None:
+    values[f'{name}/success_rate'] = float(np.mean(list(success_rates.values())))
+  return values
 
 
 def _memory_gib() -> float:

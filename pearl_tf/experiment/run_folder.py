@@ -1,7 +1,7 @@
 """The run folder: where everything of a run is kept, and the refusal to mix two runs in one.
 
 Layout: `config.gin`, `run.json`, `tasks.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`,
-`evaluations/`, `figures/`.
+`evaluations/`, `figures/`, `export/`.
 """
 
 import difflib
@@ -55,6 +55,11 @@ class RunFolder:
   def figures(self) -> pathlib.Path:
     """Plots and pictures."""
     return self.root / 'figures'
+
+  @property
+  def exports(self) -> pathlib.Path:
+    """SavedModels for serving, several versions."""
+    return self.root / 'export'
 
   def scratch(self) -> pathlib.Path:
     """Returns an empty folder for files in the making, on the same disk as the checkpoints."""

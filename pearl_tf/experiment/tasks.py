@@ -30,12 +30,16 @@ def sample_task_split(
 ) -> TaskSplit:
   """Samples the tasks of a run.
 
+  A family whose test tasks are not of the kind of its training tasks (other environments of a
+  benchmark) has a method `sample_task_split(num_train, num_test, seed)`, which returns both lists,
+  numbered through; it takes the place of `sample_tasks` here.
+
   Args:
     environment: the unwrapped environment, which knows its family.
     default_seed: used where `seed` is None.
     num_train: number of training tasks, the first of the sampled list.
-    num_test: number of held-out test tasks, the last of the sampled list; None to test on the
-      training tasks, as the two-direction domains of the paper do.
+    num_test: number of held-out test tasks, the last of the sampled list or the family's own; None
+      to test on the training tasks, as the two-direction domains of the paper do.
     seed: fixes the tasks independently of the run's seed, as the reference does for some domains.
 
   Returns:
@@ -51,9 +55,12 @@ def sample_task_split(
       f'sample_task_split.num_test must be positive, or None to test on the training tasks, '
       f'got {num_test}'
     )
-  tasks = environment.sample_tasks(
-    num_train + (num_test or 0), default_seed if seed is None else seed
-  )
+  seed = default_seed if seed is None else seed
+  own_split = getattr(environment, 'sample_task_split', None)
+  if own_split is not None and num_test is not None:
+    train, test = own_split(num_train, num_test, seed)
+    return TaskSplit(train=train, test=test)
+  tasks = environment.sample_tasks(num_train + (num_test or 0), seed)
   train = tasks[:num_train]
   return TaskSplit(train=train, test=train if num_test is None else tasks[num_train:])
 

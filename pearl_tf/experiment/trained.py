@@ -18,7 +18,7 @@ def restore(
   Args:
     root_dir: the run folder.
     checkpoint: 'latest', 'best' (highest final test return so far), or the name of a folder in
-      `checkpoints/`.
+      `checkpoints/` or its number.
 
   Returns:
     The builder, whose agent is restored, and the folder of the checkpoint.
@@ -40,10 +40,20 @@ def _find(folder: run_folder.RunFolder, checkpoint: str) -> pathlib.Path:
   if checkpoint in (LATEST, BEST):
     found = checkpoints.Checkpoints(folder.checkpoints, prefix=checkpoint).latest()
   else:
-    found = folder.checkpoints / checkpoint
+    found = _named(folder, checkpoint)
   if found is None or not found.is_dir():
     present = sorted(path.name for path in folder.checkpoints.glob('[!.]*'))
     raise checkpoints.CheckpointError(
       f'{folder.root} has no checkpoint {checkpoint!r}; there are: {", ".join(present) or "none"}'
     )
   return found
+
+
+def _named(folder: run_folder.RunFolder, checkpoint: str) -> pathlib.Path:
+  """Returns the checkpoint of a name, or the one whose name ends in a number."""
+  if checkpoint.isdecimal():
+    numbers = [*folder.checkpoints.glob(f'{LATEST}-*'), *folder.checkpoints.glob(f'{BEST}-*')]
+    found = [p for p in numbers if int(p.name.rpartition('-')[2]) == int(checkpoint)]
+    if len(found) == 1:
+      return found[0]
+  return folder.checkpoints / checkpoint

@@ -5,6 +5,7 @@ import dataclasses
 import gin
 
 from pearl_tf.collect import schedule
+from pearl_tf.replay import batch_rule
 
 SAMPLERS = ('cache', 'direct')
 
@@ -20,6 +21,11 @@ class Training:
     meta_batch_size: tasks per training step, drawn with replacement.
     context_size: context transitions per task and training step, drawn with replacement.
     batch_size: RL transitions per task and training step, drawn with replacement.
+    context_sampling: 'transitions', drawn one by one, or 'trajectories', whole ones in time order,
+      which a recurrent encoder needs; for training and for collection alike.
+    batch_sampling: the same for the RL transitions.
+    context_source: what training steps draw the context from: 'recent', the task's last visit (the
+      method), or, to compare with, 'replay', all of its replay, or 'rl_batch', the RL batch itself.
     max_episode_steps: time limit of every episode; not a termination.
     num_environments: environments stepped in parallel.
     sampler: 'cache' (learner-side rings) or 'direct' (from the Reverb tables, for replay larger
@@ -31,6 +37,9 @@ class Training:
     checkpoint_interval: iterations between checkpoints; the initial pool, the last iteration and an
       interruption always save one.
     checkpoints_to_keep: complete checkpoints to keep.
+    export_interval: iterations between exports for serving; the last iteration always exports. None
+      for no exports at all. An export takes about a second.
+    exports_to_keep: versions of the export to keep.
   """
 
   num_iterations: int = 500
@@ -38,6 +47,9 @@ class Training:
   meta_batch_size: int = 16
   context_size: int = 64
   batch_size: int = 256
+  context_sampling: str = batch_rule.TRANSITIONS
+  batch_sampling: str = batch_rule.TRANSITIONS
+  context_source: str = batch_rule.RECENT
   max_episode_steps: int = 200
   num_environments: int = 32
   sampler: str = 'cache'
@@ -46,18 +58,56 @@ class Training:
   evaluation_interval: int = 1
   checkpoint_interval: int = 5
   checkpoints_to_keep: int = 2
+  export_interval: int | None = 100
+  exports_to_keep: int = 2
 
   def __post_init__(self):
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
       if field.type in (int, 'int') and (not isinstance(value, int) or value < 1):
         raise ValueError(f'Training.{field.name} must be a positive integer, got {value!r}')
-    if self.replay_capacity is not None and self.replay_capacity < 1:
-      raise ValueError(
-        f'Training.replay_capacity must be positive or None, got {self.replay_capacity}'
-      )
+    for name in ('replay_capacity', 'export_interval'):
+      value = getattr(self, name)
+      if value is not None and value < 1:
+        raise ValueError(f'Training.{name} must be positive or None, got {value}')
     if self.sampler not in SAMPLERS:
       raise ValueError(f'Training.sampler must be one of {SAMPLERS}, got {self.sampler!r}')
+    self.batch_rule.check_sizes(context_size=self.context_size, batch_size=self.batch_size)
+    if self.sampler == 'direct' and self.batch_rule != batch_rule.BatchRule():
+      raise ValueError(
+        f"Training.sampler = 'direct' draws transitions of the recent context only, got "
+        f"{self.batch_rule}: use Training.sampler = 'cache'"
+      )
+
+  @property
+  def batch_rule(self) -> batch_rule.BatchRule:
+    """How training batches are drawn."""
+    return batch_rule.BatchRule(
+      context_sampling=self.context_sampling,
+      batch_sampling=self.batch_sampling,
+      context_source=self.context_source,
+    )
+
+  def check_order(self, order_matters: bool) -> None:
+    """Checks that an encoder that reads a context in its order is given one that has an order.
+
+    Args:
+      order_matters: whether the encoder's belief depends on the order.
+
+    Raises:
+      ValueError: if it does and contexts are loose transitions.
+    """
+    if order_matters and self.context_sampling != batch_rule.TRAJECTORIES:
+      raise ValueError(
+        f'a recurrent encoder reads its context in time order, but Training.context_sampling = '
+        f"{self.context_sampling!r}: bind it and MetaTest.context_sampling to 'trajectories'"
+      )
+
+  def exports_after(self, iteration: int) -> bool:
+    """Tells whether the agent is exported when `iteration` (counted from 1) is finished."""
+    if self.export_interval is None:
+      return False
+    return iteration == self.num_iterations or iteration % self.export_interval == 0
 
   def check_context(self, collect: schedule.CollectSchedule) -> None:
     """Checks that a context can be collected that deserves `context_size` draws.

@@ -37,17 +37,21 @@ def context_features(context: types.ContextBatch, use_next_observation: bool) ->
 
 
 class ContextEncoder(network.Network):
-  """What every encoder shares: one MLP over the features of each transition."""
+  """What every encoder shares: its verbs, and what it is shown.
+
+  Attributes:
+    order_matters: whether the belief depends on the order of the transitions, so that contexts must
+      be whole trajectories in time order.
+  """
+
+  order_matters = False
 
   def __init__(
     self,
     input_tensor_spec: types.ContextBatch,
     *,
     latent_size: int,
-    outputs_per_latent: int,
-    hidden_units: Sequence[int],
     use_next_observation: bool,
-    seed: int,
     name: str,
   ):
     if latent_size < 1:
@@ -55,7 +59,6 @@ class ContextEncoder(network.Network):
     super().__init__(input_tensor_spec=input_tensor_spec, state_spec=(), name=name)
     self.latent_size = latent_size
     self.use_next_observation = use_next_observation
-    self._mlp = layers.Mlp(hidden_units, outputs_per_latent * latent_size, seed=seed, name='mlp')
 
   @property
   @abc.abstractmethod
@@ -102,12 +105,10 @@ class GaussianEncoder(ContextEncoder):
     super().__init__(
       input_tensor_spec,
       latent_size=latent_size,
-      outputs_per_latent=2,
-      hidden_units=hidden_units,
       use_next_observation=use_next_observation,
-      seed=seed,
       name=name,
     )
+    self._mlp = layers.Mlp(hidden_units, 2 * latent_size, seed=seed, name='mlp')
 
   @property
   def has_bottleneck(self) -> bool:
@@ -147,12 +148,10 @@ class DeterministicEncoder(ContextEncoder):
     super().__init__(
       input_tensor_spec,
       latent_size=latent_size,
-      outputs_per_latent=1,
-      hidden_units=hidden_units,
       use_next_observation=use_next_observation,
-      seed=seed,
       name=name,
     )
+    self._mlp = layers.Mlp(hidden_units, latent_size, seed=seed, name='mlp')
 
   @property
   def has_bottleneck(self) -> bool:

@@ -5,13 +5,16 @@ it from Reverb. Sampling is a gather: drawing single transitions from Reverb ins
 as the gradient step itself. All state is in variables, hence in the learner's checkpoint.
 """
 
+import functools
+
 import gin
 import tensorflow as tf
 
 from pearl_tf.data import types
-from pearl_tf.replay import index_rings, packing
+from pearl_tf.replay import batch_rule, index_rings, packing, trajectory_rings
 
 _MAX_INT32 = 2**31 - 1
+_PAPER = batch_rule.BatchRule()
 
 
 @gin.configurable
@@ -31,6 +34,7 @@ class ReplayCache(tf.Module):
     capacity: int,
     capacity_per_task: int = 1_000_000,
     context_capacity_per_task: int = 1_000_000,
+    keep_trajectories: bool = False,
     name: str = 'replay_cache',
   ):
     """Makes an empty cache.
@@ -42,6 +46,7 @@ class ReplayCache(tf.Module):
         allocated at once and written by every checkpoint.
       capacity_per_task: Transitions of one task; the default is the authors'.
       context_capacity_per_task: Context transitions of one task; the default is the authors'.
+      keep_trajectories: Remember which rows make up a trajectory, so that whole ones can be drawn.
       name: Name of the module.
 
     Raises:
@@ -66,6 +71,20 @@ class ReplayCache(tf.Module):
     self._context = index_rings.IndexRings(
       num_tasks, capacity=min(context_capacity_per_task, capacity), name='context'
     )
+    self._replay_trajectories = self._context_trajectories = None
+    if keep_trajectories:
+      self._replay_trajectories = trajectory_rings.TrajectoryRings(
+        num_tasks,
+        capacity=min(capacity_per_task, capacity),
+        pool_size=capacity,
+        name='replay_trajectories',
+      )
+      self._context_trajectories = trajectory_rings.TrajectoryRings(
+        num_tasks,
+        capacity=min(context_capacity_per_task, capacity),
+        pool_size=capacity,
+        name='context_trajectories',
+      )
     with tf.device('/CPU:0'):
       self._generation = tf.Variable(
         tf.zeros([num_tasks], tf.int64), trainable=False, name='generation'
@@ -121,7 +140,15 @@ class ReplayCache(tf.Module):
     Raises:
       RuntimeError: If a task has no transitions or no context, naming the first such tasks.
     """
-    for what, rings in (('transitions', self._replay), ('context', self._context)):
+    kinds = {
+      'transitions': self._replay,
+      'context': self._context,
+      'whole trajectory': self._replay_trajectories,
+      'whole trajectory of context': self._context_trajectories,
+    }
+    for what, rings in kinds.items():
+      if rings is None:
+        continue
       empty = tf.where(tf.equal(rings.sizes, 0))[:, 0].numpy().tolist()
       if empty:
         raise RuntimeError(
@@ -185,28 +212,43 @@ class ReplayCache(tf.Module):
       tf.cond(full, lambda: self._expire(num_rows), lambda: None)
       slots = (self._cursor + tf.range(num_rows)) % self._capacity
       self._pool.scatter_update(tf.IndexedSlices(rows, slots))
-      self._replay.append(task, slots)
+      for rings in self._rings('replay'):
+        rings.append(task, slots)
       renewed = tf.not_equal(self._generation[task], generation)
-      tf.cond(renewed, lambda: self._context.clear(task), lambda: None)
       self._generation.scatter_update(tf.IndexedSlices(generation, task))
-      tf.cond(in_context, lambda: self._context.append(task, slots), lambda: None)
+      for rings in self._rings('context'):
+        tf.cond(renewed, functools.partial(rings.clear, task), lambda: None)
+        tf.cond(in_context, functools.partial(rings.append, task, slots), lambda: None)
       self._cursor.assign((self._cursor + num_rows) % self._capacity)
       self._num_rows.assign(tf.minimum(self._num_rows + num_rows, self._capacity))
+      if self._replay_trajectories is not None:
+        for name in ('replay', 'context'):
+          rows_of_task, trajectories = self._rings(name)
+          trajectories.drop_cut(
+            rows_of_task, cursor=self._cursor.read_value(), num_appended=num_rows
+          )
 
   def sample(
-    self, seed: tf.Tensor, *, meta_batch_size: int, context_size: int, batch_size: int
+    self,
+    seed: tf.Tensor,
+    *,
+    meta_batch_size: int,
+    context_size: int,
+    batch_size: int,
+    rule: batch_rule.BatchRule = _PAPER,
   ) -> types.MetaBatch:
     """Draws one training batch: a pure function of contents and seed.
 
     Tasks are drawn uniformly with replacement among all tasks; then, for each, context and RL
-    transitions are drawn uniformly with replacement and independently of each other (algorithm 1 of
-    the paper; the authors' code does the same).
+    transitions are drawn. By the default rule these are uniform, with replacement and independent
+    of each other (algorithm 1 of the paper; the authors' code does the same).
 
     Args:
       seed: `[2] int32`.
       meta_batch_size: `T`.
       context_size: `N`, context transitions per task.
       batch_size: `B`, RL transitions per task.
+      rule: How context and RL transitions are drawn.
 
     Returns:
       A `MetaBatch`. Drawing from an empty task fails with `InvalidArgumentError` (division by
@@ -217,30 +259,59 @@ class ReplayCache(tf.Module):
       task = tf.random.stateless_uniform(
         [meta_batch_size], seeds[0], 0, self._num_tasks, tf.int32, alg='philox'
       )
-      transitions = tf.gather(self._pool, self._replay.sample(seeds[2], task, batch_size))
+      transitions = self._draw('replay', rule.batch_sampling, seeds[2], task, batch_size)
+      if rule.context_source == batch_rule.RL_BATCH:
+        context = self._layout.unpack_context(transitions)
+      else:
+        context = self.sample_context(seeds[1], task, context_size, rule=rule)
       return types.MetaBatch(
         task=tf.cast(task, tf.int64),
-        context=self.sample_context(seeds[1], task, context_size),
+        context=context,
         transitions=self._layout.unpack_transition(transitions),
       )
 
   def sample_context(
-    self, seed: tf.Tensor, task_indices: tf.Tensor, context_size: int
+    self,
+    seed: tf.Tensor,
+    task_indices: tf.Tensor,
+    context_size: int,
+    *,
+    rule: batch_rule.BatchRule = _PAPER,
   ) -> types.ContextBatch:
-    """Draws context of given tasks, uniformly with replacement.
+    """Draws context of given tasks, by the default rule uniformly with replacement.
 
     Args:
       seed: `[2] int32`.
       task_indices: `[T]` integers.
       context_size: `N`.
+      rule: Its `context_sampling` says how to draw, its `context_source` where from.
 
     Returns:
       A `ContextBatch` of leading dimensions `[T, N]`.
     """
     with tf.device('/CPU:0'):
       tasks = tf.cast(task_indices, tf.int32)
-      rows = tf.gather(self._pool, self._context.sample(seed, tasks, context_size))
+      rings = 'context' if rule.context_source == batch_rule.RECENT else 'replay'
+      rows = self._draw(rings, rule.context_sampling, seed, tasks, context_size)
       return self._layout.unpack_context(rows)
+
+  def _rings(self, name: str) -> list[index_rings.IndexRings]:
+    """Returns the rings of rows of 'replay' or 'context' and, where kept, those of trajectories."""
+    rings = {
+      'replay': [self._replay, self._replay_trajectories],
+      'context': [self._context, self._context_trajectories],
+    }
+    return [kind for kind in rings[name] if kind is not None]
+
+  def _draw(
+    self, name: str, sampling: str, seed: tf.Tensor, tasks: tf.Tensor, num_rows: int
+  ) -> tf.Tensor:
+    """Returns `[T, num_rows, W]` rows of the tasks."""
+    rings = self._rings(name)
+    if sampling == batch_rule.TRAJECTORIES and len(rings) == 1:
+      raise ValueError('Whole trajectories are drawn from a cache with keep_trajectories=True.')
+    chosen = rings[1] if sampling == batch_rule.TRAJECTORIES else rings[0]
+    return tf.gather(self._pool, chosen.sample(seed, tasks, num_rows))
 
   def _checked(self, task_index: int) -> int:
     if not 0 <= int(task_index) < self._num_tasks:
@@ -253,7 +324,7 @@ class ReplayCache(tf.Module):
     Rows and entries both leave oldest first, so these are the first entries of their rings. The age
     rank of a row is its distance from the cursor, where the oldest row is.
     """
-    for rings in (self._replay, self._context):
+    for rings in (*self._rings('replay'), *self._rings('context')):
       slots, present = rings.oldest(num_rows)
       rank = (slots - self._cursor) % self._capacity
       expired = tf.logical_and(present, rank < num_rows)
@@ -264,7 +335,13 @@ class CacheSampler:
   """Draws meta-batches of fixed sizes from a cache: the default sampler of the learner."""
 
   def __init__(
-    self, cache: ReplayCache, *, meta_batch_size: int, context_size: int, batch_size: int
+    self,
+    cache: ReplayCache,
+    *,
+    meta_batch_size: int,
+    context_size: int,
+    batch_size: int,
+    rule: batch_rule.BatchRule = _PAPER,
   ):
     """Fixes the sizes.
 
@@ -273,9 +350,10 @@ class CacheSampler:
       meta_batch_size: `T`, tasks per batch.
       context_size: `N`, context transitions per task.
       batch_size: `B`, RL transitions per task.
+      rule: How context and RL transitions are drawn.
 
     Raises:
-      ValueError: If a size is not positive.
+      ValueError: If a size is not positive or contradicts the rule.
     """
     self._sizes = {
       'meta_batch_size': meta_batch_size,
@@ -285,6 +363,8 @@ class CacheSampler:
     for key, size in self._sizes.items():
       if size < 1:
         raise ValueError(f'{key} must be positive, got {size}.')
+    rule.check_sizes(context_size=context_size, batch_size=batch_size)
+    self._rule = rule
     self._cache = cache
 
   def check_ready(self) -> None:
@@ -297,4 +377,4 @@ class CacheSampler:
     Args:
       seed: `[2] int32`.
     """
-    return self._cache.sample(seed, **self._sizes)
+    return self._cache.sample(seed, rule=self._rule, **self._sizes)

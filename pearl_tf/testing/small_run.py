@@ -27,6 +27,7 @@ SMALL = NARROW + (
   'Training.batch_size = 16',
   'Training.num_environments = 8',
   'Training.checkpoint_interval = 1',
+  'Training.export_interval = None',
 )
 # The same on the `Line` family of `pearl_tf.testing.fakes`.
 LINE = SMALL + (

@@ -19,12 +19,14 @@ class CollectScheduleTest(test_case.TestCase):
     self.assertEqual(
       [dataclasses.astuple(phase) for phase in (prior, posterior, extra)],
       [
-        # name, num_steps, num_prior_episodes, in_context, context_size
-        ('prior', 10, None, True, None),
-        ('posterior', 20, 1, True, 7),
-        ('extra', 30, 1, False, 7),
+        # name, num_steps, num_prior_episodes, in_context, context_size, context_sampling
+        ('prior', 10, None, True, None, 'transitions'),
+        ('posterior', 20, 1, True, 7, 'transitions'),
+        ('extra', 30, 1, False, 7, 'transitions'),
       ],
     )
+    _, posterior, extra = collect.visit_phases(7, 'trajectories')
+    self.assertEqual([posterior.context_sampling, extra.context_sampling], ['trajectories'] * 2)
 
   @parameterized.parameters(
     ({'initial_steps': 0}, 'initial_steps.*must be positive, got 0'),
@@ -44,6 +46,7 @@ class PhaseTest(test_case.TestCase):
     ({'num_steps': -1}, "'odd': num_steps must not be negative, got -1"),
     ({'num_prior_episodes': -2}, "'odd': num_prior_episodes must not be negative, got -2"),
     ({'context_size': 0}, "'odd': context_size must be positive, got 0"),
+    ({'context_sampling': 'rows'}, "'odd': context_sampling must be one of .*, got 'rows'"),
   )
   def test_refuses_impossible_numbers(self, numbers, message):
     good = {'name': 'odd', 'num_steps': 1, 'num_prior_episodes': 1, 'in_context': True}

@@ -71,6 +71,34 @@ class SessionTest(test_case.TestCase):
     counts = np.bincount(drawn.astype(int).ravel(), minlength=3)
     self.assertAllClose(counts / counts.sum(), [1 / 3] * 3, atol=0.02)
 
+  @parameterized.parameters(2, 3, 5, 12)
+  def test_whole_trajectories_are_drawn_uniformly_and_laid_end_to_end(self, size):
+    phase = schedule.Phase(
+      'p', 100, 0, in_context=True, context_size=size, context_sampling='trajectories'
+    )
+    current = session.Session(TASK, [phase])
+    lengths = (3, 1, 6)
+    for number, length in enumerate(lengths):
+      current.finish_episode(episode(number, length))
+    random = np.random.default_rng(0)
+    counts = np.zeros([2, 3])  # Of the first and, where there is room, the second trajectory.
+    for _ in range(1500):
+      drawn = current.context(random)
+      self.assertAllEqual(drawn.observation[:, 0], drawn.reward)  # Rows stay whole.
+      rewards, numbers = drawn.reward.astype(int), []
+      self.assertLen(rewards, size)
+      while len(rewards):
+        number = rewards[0] // 100
+        expected = episode(number, lengths[number]).reward[: len(rewards)]
+        np.testing.assert_array_equal(rewards[: len(expected)], expected)
+        rewards = rewards[len(expected) :]
+        numbers.append(number)
+      for place, number in enumerate(numbers[:2]):
+        counts[place, number] += 1
+    self.assertAllClose(counts[0] / 1500, [1 / 3] * 3, atol=0.04)
+    if size == 12:
+      self.assertAllClose(counts[1] / 1500, [1 / 3] * 3, atol=0.04)
+
   def test_the_whole_context_comes_once_and_in_order(self):
     phase = schedule.Phase('p', 100, 1, in_context=True)
     current = session.Session(TASK, [phase])

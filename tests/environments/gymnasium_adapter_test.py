@@ -184,6 +184,27 @@ class EpisodesTest(test_case.TestCase):
     self.assertEqual(adapter.gymnasium_env.task.index, 4)
     self.assertTrue(adapter.step(np.zeros(2, np.float32)).is_first())
 
+  def test_an_episode_succeeds_once_any_of_its_steps_does(self):
+    result = {'info': {'success': 0.0}}
+    adapter = _adapter(result=result)
+    adapter.reset()
+    self.assertIsNone(adapter.success)
+    for value, expected in ((0.0, 0.0), (np.True_, 1.0), (0, 1.0)):
+      result['info'] = {'success': value}
+      adapter.step(np.zeros(2, np.float32))
+      self.assertEqual(adapter.success, expected)
+    adapter.reset()
+    self.assertIsNone(adapter.success)
+    result['info'] = {'success': 'soon'}
+    with self.assertRaisesRegex(gymnasium_adapter.EnvironmentFault, "the success is 'soon'"):
+      adapter.step(np.zeros(2, np.float32))
+
+  def test_without_a_word_of_success_there_is_none(self):
+    adapter = _adapter()
+    adapter.reset()
+    adapter.step(np.zeros(2, np.float32))
+    self.assertIsNone(adapter.success)
+
   def test_info_and_rewards(self):
     adapter = _adapter(result={'reward': np.float64(1.5), 'info': {'sparse_reward': 9.0}})
     adapter.reset()

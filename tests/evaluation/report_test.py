@@ -74,6 +74,30 @@ class ReportTest(test_case.TestCase):
     self.assertEqual((summary['num_tasks'], summary['num_repeats']), (2, 2))
     self.assertEqual((summary['env_steps'], summary['seconds']), (13 * 4, 1.5))
 
+  def test_the_success_rate_is_that_of_the_last_trajectory(self):
+    result = trajectories.meta_test_result(_RETURNS, first_task=80)
+    # A return above 15 or below -7 counts: one of two repeats of each task, the last trajectory.
+    told = result._replace(
+      trajectories=[
+        one._replace(success=float(not -7 < one.episode_return < 15)) for one in result.trajectories
+      ]
+    )
+    self.assertEqual(report.success_rates(told), {80: 0.5, 81: 0.5})
+    summary = json.loads(json.dumps(report.summarize(told), allow_nan=False))
+    self.assertEqual(summary['success_rate'], 0.5)
+    self.assertEqual([task['success_rate'] for task in summary['tasks']], [0.5, 0.5])
+    text = _render(report.format_table(summary))
+    self.assertRegex(text, r'(?m)^ +80 .* 15\.0 +50% *$')
+    self.assertRegex(text, r'(?m)^ +mean .* 50\.0% *$')
+
+  def test_without_a_word_of_success_there_is_no_rate(self):
+    result = trajectories.meta_test_result(_RETURNS)
+    self.assertIsNone(report.success_rates(result))
+    summary = report.summarize(result)
+    self.assertNotIn('success_rate', summary)
+    self.assertNotIn('success_rate', summary['tasks'][0])
+    self.assertNotIn('success', _render(report.format_table(summary)))
+
   def test_empty_meta_test_is_refused(self):
     with self.assertRaisesRegex(ValueError, 'holds no trajectory'):
       report.summarize(meta_test.MetaTestResult(trajectories=[], env_steps=0, seconds=0.0))

@@ -23,6 +23,41 @@ class TrainingTest(test_case.TestCase):
     with self.assertRaisesRegex(ValueError, "got 'both'"):
       training.Training(sampler='both')
 
+  @parameterized.parameters(
+    ({'context_sampling': 'rows'}, "context_sampling must be one of .*, got 'rows'"),
+    ({'batch_sampling': 'rows'}, "batch_sampling must be one of .*, got 'rows'"),
+    ({'context_source': 'disk'}, "context_source must be one of .*, got 'disk'"),
+    ({'context_source': 'rl_batch'}, 'context_size must be batch_size = 256, got 64'),
+    ({'context_sampling': 'trajectories', 'sampler': 'direct'}, "use Training.sampler = 'cache'"),
+    ({'context_source': 'replay', 'sampler': 'direct'}, "use Training.sampler = 'cache'"),
+  )
+  def test_batches_that_cannot_be_drawn_are_refused(self, choices, message):
+    with self.assertRaisesRegex(ValueError, message):
+      training.Training(**choices)
+
+  def test_an_encoder_that_depends_on_the_order_needs_trajectories(self):
+    training.Training().check_order(False)
+    training.Training(context_sampling='trajectories').check_order(True)
+    training.Training(context_sampling='trajectories').check_order(False)
+    with self.assertRaisesRegex(ValueError, "Training.context_sampling = 'transitions'"):
+      training.Training().check_order(True)
+
+  @parameterized.parameters('replay_capacity', 'export_interval')
+  def test_none_switches_off_and_zero_is_refused(self, name):
+    self.assertIsNone(getattr(training.Training(**{name: None}), name))
+    with self.assertRaisesRegex(ValueError, f'Training.{name} must be positive or None, got 0'):
+      training.Training(**{name: 0})
+
+  def test_exports_come_at_the_interval_and_at_the_end(self):
+    def exports(interval):
+      sizes = training.Training(num_iterations=7, export_interval=interval)
+      return [iteration for iteration in range(1, 8) if sizes.exports_after(iteration)]
+
+    self.assertEqual(exports(3), [3, 6, 7])
+    self.assertEqual(exports(7), [7])
+    self.assertEqual(exports(100), [7])
+    self.assertEqual(exports(None), [])
+
   def test_a_context_must_be_collectable(self):
     # Whole episodes: 30 + 20 steps and up to 9 beyond. Draws are with replacement, hence twice.
     collect = schedule.CollectSchedule(initial_steps=10, prior_steps=30, posterior_steps=20)

@@ -52,8 +52,8 @@ def classes_with_tests(tree: ast.Module) -> list[ast.ClassDef]:
 def problems_of_test_file(path: pathlib.PurePath, source: str) -> list[str]:
   """Finds what keeps a test file from running alike by python, pytest and bazel."""
   problems = []
-  if len(path.parts) != 3:
-    problems.append('tests live in tests/<layer>/<module>_test.py')
+  if len(path.parts) not in (3, 4):
+    problems.append('tests live in tests/<layer>/<module>_test.py, or a package of the layer in it')
   tree = ast.parse(source)
   if not tree.body or not is_main_guard(tree.body[-1]):
     problems.append('must end in the absltest.main() guard, or bazel runs no test in it')

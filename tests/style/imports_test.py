@@ -19,6 +19,15 @@ from pearl_tf.testing import test_case
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PACKAGES = ('pearl_tf', 'trainers', 'serving')
+# What may run where the library is not installed.
+BEHIND_THE_WIRE = (
+  'serving/client/',
+  'serving/frontend/',
+  'serving/model_server/',
+  'serving/server.py',
+  'serving/verification/',
+  'serving/verify_export.py',
+)
 GIN_PARSER = 'pearl_tf/experiment/config.py'
 GIN_PARSING = frozenset(
   {
@@ -90,8 +99,8 @@ def flags_in_the_library(path: str, source: str) -> list[str]:
 
 
 def helpers_of_tests_in_the_product(path: str, source: str) -> list[str]:
-  """Finds imports of `pearl_tf.testing` outside the tests and itself."""
-  if path.startswith('pearl_tf/testing/'):
+  """Finds imports of `pearl_tf.testing` outside the tests and their helpers."""
+  if path.startswith(('pearl_tf/testing/', 'serving/testing/')):
     return []
   return [
     f'line {line}: {name} is for tests only'
@@ -116,7 +125,7 @@ def gin_parsing(path: str, source: str) -> list[str]:
 
 def library_behind_the_wire(path: str, source: str) -> list[str]:
   """Finds `pearl_tf` in a serving client or server, directly or through modules of `serving`."""
-  if path not in ('serving/client.py', 'serving/server.py'):
+  if not path.startswith(BEHIND_THE_WIRE):
     return []
   problems, seen, queue = [], {path}, [(path, source)]
   while queue:
@@ -148,7 +157,7 @@ VIOLATIONS = (
   (helpers_of_tests_in_the_product, 'trainers/x.py', 'from pearl_tf.testing import test_case'),
   (gin_parsing, 'trainers/x.py', 'import gin\ngin.parse_config("a.b = 1")'),
   (gin_parsing, 'pearl_tf/data/x.py', 'import gin\ndef f():\n  gin.bind_parameter("a.b", 1)'),
-  (library_behind_the_wire, 'serving/client.py', 'def f():\n  from pearl_tf.data import types'),
+  (library_behind_the_wire, 'serving/client/x.py', 'def f():\n  from pearl_tf.data import types'),
 )
 
 
@@ -210,7 +219,8 @@ class ImportsTest(test_case.TestCase):
     product = set().union(*(names for extra, names in requirements.items() if extra != 'dev'))
     found = {}
     for path in source_files(*PACKAGES, 'tests'):
-      allowed = product | (set(requirements['dev']) if path.startswith('tests/') else set())
+      is_for_tests = path.startswith('tests/') or '/testing/' in path
+      allowed = product | (set(requirements['dev']) if is_for_tests else set())
       if problems := undeclared((ROOT / path).read_text(), allowed, providers):
         found[path] = problems
     self.assertEmpty(found)

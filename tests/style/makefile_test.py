@@ -100,7 +100,7 @@ class MakefileTest(test_case.TestCase):
     self.install_marker(age_seconds=0)
     result = self.make('--dry-run', 'demo')
     self.assertNotIn('pip install', result.stdout)
-    self.assertIn('-m trainers.demo --root_dir=runs/demo', result.stdout)
+    self.assertIn('-m serving.demo --root_dir=runs/demo', result.stdout)
 
   @parameterized.parameters('setup.py', 'constraints.txt')
   def test_change_installs_again(self, name):
@@ -125,8 +125,8 @@ class MakefileTest(test_case.TestCase):
     self.assertEqual((first.returncode, second.returncode), (0, 0), first.stderr + second.stderr)
     self.assertIn('  Downloading big.whl (475.3 MB)', first.stdout)
     self.assertNotIn('Collecting', first.stdout)
-    self.assertIn('ran -m trainers.demo --root_dir=runs/demo', first.stdout)
-    self.assertEqual(second.stdout, 'ran -m trainers.demo --root_dir=runs/demo\n')
+    self.assertIn('ran -m serving.demo --root_dir=runs/demo', first.stdout)
+    self.assertEqual(second.stdout, 'ran -m serving.demo --root_dir=runs/demo\n')
 
   def fake_venv(self, pip_status: int) -> pathlib.Path:
     """Writes an interpreter whose virtual environments hold a pip that ends in a given status."""

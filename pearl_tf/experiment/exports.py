@@ -1,0 +1,60 @@
+"""Exports of a run: which agent, and what the manifest says of the run it comes from."""
+
+import os
+
+import gin
+
+from pearl_tf.experiment import builder as builder_lib
+from pearl_tf.experiment import run_folder
+from pearl_tf.export import exporter, manifest
+
+
+class RunExporter:
+  """Exports the agent of a run folder, as often as asked."""
+
+  def __init__(
+    self,
+    builder: builder_lib.Builder,
+    folder: run_folder.RunFolder,
+    directory: str | os.PathLike,
+    *,
+    keep: int,
+    with_policy_saver: bool = False,
+  ):
+    """Names the directory; nothing is written yet.
+
+    Args:
+      builder: the experiment, whose agent is exported.
+      folder: the run folder.
+      directory: the export directory.
+      keep: versions to keep.
+      with_policy_saver: write TF-Agents' own export of the policy, too.
+    """
+    agent = builder.agent
+    self._builder = builder
+    self._folder = folder
+    self._exporter = exporter.Exporter(
+      builder.domain,
+      directory,
+      context_encoder=agent.encoder,
+      actor_network=agent.actor,
+      keep=keep,
+      policy=agent.policy if with_policy_saver else None,
+      train_step=agent.train_step_counter,
+    )
+
+  def export(self, env_steps: int) -> int:
+    """Exports the agent as it is now; returns the version number.
+
+    Args:
+      env_steps: training transitions collected.
+    """
+    return self._exporter.export(
+      manifest.Origin(
+        environment=str(gin.query_parameter('registry.make.name')),
+        gin_config=self._folder.config.read_text(),
+        seed=self._builder.seed,
+        train_step=int(self._builder.agent.train_step_counter),
+        env_steps=env_steps,
+      )
+    )

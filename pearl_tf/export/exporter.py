@@ -1,0 +1,110 @@
+"""Exports of an agent: a new version of every servable, from the agent's own variables.
+
+  EXPORT_DIR/
+    models.config, batching.config      TensorFlow Serving's configuration
+    pearl/<version>/                    encoder and policy in one, what should be served
+    pearl_encoder/<version>/, pearl_policy/<version>/   the two parts
+    policy_saver/<version>/             TF-Agents' own export of the policy, if asked for
+
+The program `serving.export` and the training loop call it.
+"""
+
+import os
+import pathlib
+
+import tensorflow as tf
+from tf_agents.policies import tf_policy
+
+from pearl_tf.data import specs
+from pearl_tf.export import endpoint as endpoint_lib
+from pearl_tf.export import (
+  manifest,
+  policy_saver,
+  server_config,
+  serving_module,
+  versions,
+  warmup,
+)
+from pearl_tf.networks import actor, encoder
+
+
+class Exporter:
+  """Writes the current weights of one agent as often as asked; signatures are traced once."""
+
+  def __init__(
+    self,
+    domain: specs.DomainSpec,
+    directory: str | os.PathLike,
+    *,
+    context_encoder: encoder.ContextEncoder,
+    actor_network: actor.LatentActor,
+    keep: int = 2,
+    policy: tf_policy.TFPolicy | None = None,
+    train_step: tf.Variable | None = None,
+  ):
+    """Names the directory; nothing is traced or written yet.
+
+    Args:
+      domain: sizes of the domain.
+      directory: the export directory, created if need be.
+      context_encoder: the agent's q(z | c).
+      actor_network: the agent's pi(a | s, z).
+      keep: versions to keep, the newest ones; clients pin a version for an episode, so that fewer
+        than two make them fail now and then.
+      policy: over the same networks, saved by TF-Agents' `PolicySaver` beside the servables; None
+        for the servables alone.
+      train_step: goes with `policy`.
+
+    Raises:
+      ValueError: if `keep` is not positive.
+      TypeError: if the encoder is of a kind that cannot be exported.
+    """
+    self._endpoint = endpoint_lib.Endpoint(
+      domain, context_encoder=context_encoder, actor_network=actor_network
+    )
+    self._servables: dict[str, serving_module.Servable] = {}
+    self._policy = policy
+    self._train_step = train_step
+    folders = tuple(serving_module.SERVABLES)
+    if policy is not None:
+      folders += (policy_saver.FOLDER,)
+    self._versions = versions.Versions(directory, folders, keep=keep)
+
+  @property
+  def directory(self) -> pathlib.Path:
+    """The export directory."""
+    return self._versions.directory
+
+  def export(self, origin: manifest.Origin) -> int:
+    """Writes a new version of every servable.
+
+    Args:
+      origin: where the weights come from.
+
+    Returns:
+      The version number, the same for all servables.
+    """
+    endpoint = self._endpoint
+    if not self._servables:
+      self._servables = serving_module.servables(endpoint)
+    tag = manifest.latent_tag(origin, endpoint.encoder_variables[1:])
+    endpoint.latent_tag.assign(tag)
+
+    def write(version: int, staged: dict[str, pathlib.Path]) -> None:
+      del version
+      for name, servable in self._servables.items():
+        servable.save(str(staged[name]))
+        manifest.write(staged[name], manifest.contents(endpoint, servable, origin))
+        supports_update = endpoint.evidence.supports_update
+        warmup.write(staged[name], servable, latent_tag=tag, supports_update=supports_update)
+
+      if self._policy is not None:
+        policy_saver.save(self._policy, staged[policy_saver.FOLDER], train_step=self._train_step)
+
+    version = self._versions.publish(write)
+    # After the first version, so that a server started on the file finds one.
+    models = server_config.models_config(self.directory)
+    versions.write_atomically(self.directory / server_config.MODELS_FILE, models)
+    batching = server_config.batching_config()
+    versions.write_atomically(self.directory / server_config.BATCHING_FILE, batching)
+    return version

@@ -1,0 +1,91 @@
+"""The manifest: what somebody who has only the exported files wants to know of them, as JSON."""
+
+import hashlib
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from pearl_tf import version as version_lib
+from pearl_tf.export import endpoint as endpoint_lib
+from pearl_tf.export import serving_module
+
+FILE = pathlib.PurePath('assets.extra', 'pearl_manifest.json')
+
+
+class Origin(NamedTuple):
+  """Where the exported weights come from.
+
+  Attributes:
+    environment: name of the task family.
+    gin_config: the resolved configuration of the run.
+    seed: the run's seed.
+    train_step: training steps taken.
+    env_steps: training transitions collected.
+  """
+
+  environment: str
+  gin_config: str
+  seed: int
+  train_step: int
+  env_steps: int
+
+
+def latent_tag(origin: Origin, variables: list[tf.Variable]) -> int:
+  """Returns a positive int64 that names a latent space.
+
+  Args:
+    origin: identifies the run and its step.
+    variables: weights of the encoder.
+  """
+  digest = hashlib.sha256(f'{origin.gin_config}\n{origin.seed}\n{origin.train_step}'.encode())
+  for variable in variables:
+    digest.update(variable.numpy().tobytes())
+  return (int.from_bytes(digest.digest()[:8], 'little') >> 1) or 1
+
+
+def contents(
+  endpoint: endpoint_lib.Endpoint, servable: serving_module.Servable, origin: Origin
+) -> dict[str, Any]:
+  """Returns the manifest of one servable as plain data."""
+  return {
+    'pearl_tf': version_lib.__version__,
+    'model': servable.name,
+    'env_name': origin.environment,
+    'observation_size': endpoint.domain.observation_size,
+    'action_size': endpoint.domain.action_size,
+    'latent_size': endpoint.latent_size,
+    'context_size_per_transition': endpoint.context_features,
+    'uses_next_observation': endpoint.uses_next_observation,
+    # Of the squashed action; environments scale it to bounds of their own.
+    'action_bounds': [-1.0, 1.0],
+    'encoder': endpoint.evidence.kind,
+    'supports_update': endpoint.evidence.supports_update,
+    'latent_tag': int(endpoint.latent_tag.numpy()),
+    'gin_config_sha256': hashlib.sha256(origin.gin_config.encode()).hexdigest(),
+    'seed': origin.seed,
+    'train_step': origin.train_step,
+    'env_steps': origin.env_steps,
+    'signatures': {
+      name: {
+        'inputs': _describe(servable.inputs(name)),
+        'outputs': _describe(function.structured_outputs),
+      }
+      for name, function in sorted(servable.signatures.items())
+    },
+  }
+
+
+def write(directory: pathlib.Path, values: dict[str, Any]) -> None:
+  """Writes a manifest into a version directory."""
+  path = directory / FILE
+  path.parent.mkdir(exist_ok=True)
+  path.write_text(json.dumps(values, indent=1) + '\n')
+
+
+def _describe(specs: dict[str, tf.TensorSpec]) -> dict[str, dict[str, Any]]:
+  return {
+    name: {'dtype': spec.dtype.name, 'shape': spec.shape.as_list()}
+    for name, spec in sorted(specs.items())
+  }

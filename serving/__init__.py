@@ -1,0 +1,1 @@
+"""Programs and packages that serve a trained agent: export, server, client."""

@@ -1,0 +1,1 @@
+"""Measures the server: load, floors, life. The program is `serving.benchmark`."""

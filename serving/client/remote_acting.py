@@ -1,0 +1,127 @@
+"""Acting and inference of our roll-outs, done by a server: `RemoteActing` for the meta-test.
+
+It has the three methods of the library's `Acting` (`prior`, `act`, `infer`), so that
+
+    rollout.Rollout(environments, remote_acting.RemoteActing(connection))
+
+meta-tests what is served. Nothing of the library is imported: its named tuples are read by their
+attributes.
+
+The returns are those of a local meta-test with the same seeds, but for the last bits of float32.
+For that, latents are drawn here and not by the server: a roll-out has one seed per step for all its
+sessions, while `sample_z` has one per row. Sampled actions (`deterministic=False`) are drawn by the
+server, so they follow the same distribution but not the same random numbers.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from serving.client import connection as connection_lib
+
+
+class Posterior(NamedTuple):
+  """A diagonal Gaussian belief: mean and variance `[..., L] float32`."""
+
+  mean: np.ndarray
+  variance: np.ndarray
+
+
+class RemoteActing:
+  """A served policy and encoder in the place of local ones.
+
+  Everything is asked of the version that was in force at the start: a score is that of one model.
+  Should it disappear, the call raises `errors.VersionGoneError`.
+
+  Attributes:
+    version: that version.
+  """
+
+  def __init__(self, connection: connection_lib.Connection, *, deterministic: bool = True):
+    """Asks for the model's version and its prior.
+
+    Args:
+      connection: its deadlines must suffice for a batch of all sessions.
+      deterministic: act by the mean action (meta-test) instead of sampling.
+    """
+    self._connection = connection
+    self._model = connection.run(connection.logic.connect())
+    self.version = self._model.version
+    empty = np.zeros([0, self._model.sizes.context_size], np.float32)
+    self._prior = connection.run(self._model.encode([empty]))[0]
+    self._deterministic = deterministic
+    self._draw = tf.function(
+      _draw_latents,
+      input_signature=[
+        tf.TensorSpec([None, self._model.sizes.latent_size], tf.float32),
+        tf.TensorSpec([None, self._model.sizes.latent_size], tf.float32),
+        tf.TensorSpec([2], tf.int32),
+      ],
+    )
+
+  def prior(self) -> Posterior:
+    """Returns the belief before any evidence, `[L]`."""
+    return Posterior(self._prior.mean, self._prior.variance)
+
+  def act(
+    self, observation: np.ndarray, step_type: np.ndarray, policy_state: Any, seed: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Chooses one action per session.
+
+    Args:
+      observation: `[B, O] float32`.
+      step_type: `[B] int32`, 0 at the first step of an episode, where the latent is redrawn.
+      policy_state: has `latent` `[B, L]` and `posterior` with `mean` and `variance` `[B, L]`.
+      seed: `[2] int32`.
+
+    Returns:
+      Actions `[B, A] float32` in [-1, 1] and the latents in force `[B, L] float32`.
+    """
+    latent = policy_state.latent
+    is_first = np.asarray(step_type) == 0
+    if is_first.any():
+      # All rows are drawn, as the local policy does: the numbers depend on how many there are.
+      drawn = self._draw(policy_state.posterior.mean, policy_state.posterior.variance, seed).numpy()
+      latent = np.where(is_first[:, np.newaxis], drawn, latent)
+    tags = np.full([len(latent)], self._prior.latent_tag, np.int64)
+    seeds = None if self._deterministic else _seeds_of_rows(seed, len(latent))
+    action = self._connection.run(self._model.act(observation, latent, tags, seeds))
+    return action, latent
+
+  def infer(self, contexts: Sequence[Any]) -> Posterior:
+    """Infers one belief per context.
+
+    Args:
+      contexts: `K` lists of transitions with `observation`, `action`, `context_reward` and
+        `next_observation`, `[N_k, ...]`.
+
+    Returns:
+      Beliefs `[K, L]`.
+    """
+    rows = [self._context_rows(context) for context in contexts]
+    beliefs = self._connection.run(self._model.encode(rows))
+    return Posterior(
+      np.stack([belief.mean for belief in beliefs]),
+      np.stack([belief.variance for belief in beliefs]),
+    )
+
+  def _context_rows(self, context: Any) -> np.ndarray:
+    columns = [context.observation, context.action, context.context_reward[:, np.newaxis]]
+    if self._model.sizes.uses_next_observation:
+      columns.append(context.next_observation)
+    return np.concatenate(columns, axis=-1)
+
+
+def _draw_latents(mean: tf.Tensor, variance: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+  """Draws `[B, L]` as the library's policy does: with the first half of the step's seed."""
+  latent_seed = tf.random.split(seed, 2)[0]
+  belief = tfp.distributions.MultivariateNormalDiag(mean, tf.sqrt(variance))
+  return belief.sample(seed=latent_seed)
+
+
+def _seeds_of_rows(seed: np.ndarray, number: int) -> np.ndarray:
+  random = np.random.default_rng([int(part) for part in seed])
+  return random.integers(np.iinfo(np.int32).max, size=[number, 2], dtype=np.int32)

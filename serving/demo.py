@@ -1,0 +1,102 @@
+"""The demonstration to its end: trains as trainers.demo does, then serves what it has learned.
+
+  python -m serving.demo --root_dir=runs/demo
+
+After the training, and the table of trainers.demo, the exported agent is verified, a server is
+started, and three tasks never met in training are adapted to over gRPC: the first trajectory of
+each is acted on the prior, later ones on the belief that the server inferred. The server is stopped
+in the end. Continues where it stopped if it was interrupted.
+"""
+
+import sys
+
+from absl import flags
+
+from trainers import cli
+from trainers import demo as training_demo
+
+_NUM_TASKS = 3
+_NUM_EPISODES = 4
+_MODEL = 'pearl'
+# A demonstration would rather wait for a busy machine than give up.
+_DEADLINE_SECONDS = 20.0
+
+
+def define_flags() -> None:
+  """Defines the options, those of the training."""
+  training_demo.define_flags()
+
+
+def main(argv: list[str]) -> None:
+  """Trains, then verifies, serves, adapts and prints."""
+  training_demo.main(argv)
+  # Here, so that --help and wrong flags are answered without the wait for TensorFlow.
+  from pearl_tf.experiment import run_folder
+
+  folder = run_folder.RunFolder(flags.FLAGS.root_dir)
+  _verify(folder.exports)
+  _serve_and_adapt(folder, seed=flags.FLAGS.seed)
+
+
+def _verify(export_dir) -> None:
+  """Proves that the newest exports can be served; exits if they cannot."""
+  from serving import verify_export
+  from serving.verification import export_folder, proof
+
+  _say(f'exported to {export_dir}; can TensorFlow Serving load and run it?')
+  report = verify_export.Report(export_dir, export_folder.config_problems(export_dir), False)
+  for version_dir in export_folder.version_dirs(export_dir):
+    report.add(proof.prove(version_dir))
+  if not report.finish():
+    sys.exit(cli.EXIT_ERROR)
+
+
+def _serve_and_adapt(folder, *, seed: int) -> None:
+  """Starts a server, adapts to unseen tasks through it, prints the returns and stops it."""
+  import rich.console
+
+  from pearl_tf.experiment import trained
+  from serving import adapt_demo, client
+  from serving.frontend import options, process
+
+  builder, _ = trained.restore(folder.root)
+  settings = options.ServerOptions(
+    model_name=_MODEL, model_base_path=str((folder.exports / _MODEL).resolve()), port=0
+  )
+  deadlines = client.Deadlines(act=_DEADLINE_SECONDS, adapt=_DEADLINE_SECONDS)
+  _say('starting the server ...')
+  with (
+    process.running(settings) as server,
+    client.connect(
+      server.address, client.Options(model_name=_MODEL, deadlines=deadlines)
+    ) as connection,
+  ):
+    results = adapt_demo.adapt_to_tasks(
+      connection,
+      builder.environments(1)[0],
+      builder.tasks.test[:_NUM_TASKS],
+      num_episodes=_NUM_EPISODES,
+      seed=seed,
+    )
+    title = f'{_NUM_TASKS} of these tasks, adapted to over gRPC at {server.address}'
+    rich.console.Console().print(adapt_demo.format_table(results, title=title))
+  _say('the server is stopped; to start it again:')
+  _say(
+    f'  python -m serving.server --model_name={_MODEL} --model_base_path={settings.model_base_path}'
+  )
+
+
+def _say(text: str) -> None:
+  import rich.console
+
+  rich.console.Console(soft_wrap=True, highlight=False).print(text, markup=False)
+
+
+def run() -> None:
+  """Entry point of the console script."""
+  define_flags()
+  cli.run(main)
+
+
+if __name__ == '__main__':
+  run()

@@ -1,0 +1,59 @@
+"""Exports a trained agent as SavedModels that TensorFlow Serving loads.
+
+  python -m serving.export --root_dir=runs/cheetah-vel --export_dir=exports/cheetah-vel
+
+Each call adds a version to DIR/pearl (encoder and policy in one), DIR/pearl_encoder and
+DIR/pearl_policy, and keeps the newest. DIR/models.config and DIR/batching.config are the
+configuration of a stock server.
+"""
+
+from absl import app, flags
+
+from trainers import cli
+
+
+def define_flags() -> None:
+  """Defines the options; not on import, so that tests may import several programs at once."""
+  flags.DEFINE_string('root_dir', None, 'Run folder of the trained agent.', required=True)
+  flags.DEFINE_string(
+    'export_dir', None, 'Where versions are added; by default export/ of the run folder.'
+  )
+  flags.DEFINE_string(
+    'checkpoint', 'best', "'latest', 'best', or name or number of a folder in checkpoints/."
+  )
+  flags.DEFINE_integer('keep', 2, 'Versions to keep, the newest ones.', lower_bound=1)
+  flags.DEFINE_bool(
+    'policy_saver', False, "Write TF-Agents' own export of the policy to DIR/policy_saver, too."
+  )
+
+
+def main(argv: list[str]) -> None:
+  """Exports and prints where."""
+  options = flags.FLAGS
+  if len(argv) > 1:
+    raise app.UsageError(f'unexpected arguments {argv[1:]}; every option starts with --')
+  # Not above: --help and wrong flags are answered at once, without loading TensorFlow.
+  from pearl_tf.experiment import checkpoints, exports, run_folder, trained
+
+  folder = run_folder.RunFolder(options.root_dir)
+  builder, checkpoint = trained.restore(options.root_dir, options.checkpoint)
+  directory = options.export_dir or folder.exports
+  exporter = exports.RunExporter(
+    builder,
+    folder,
+    directory,
+    keep=options.keep,
+    with_policy_saver=options.policy_saver,
+  )
+  version = exporter.export(checkpoints.progress(checkpoint)['env_steps'])
+  print(f'exported {checkpoint.name} as version {version} to {directory}')
+
+
+def run() -> None:
+  """Entry point of the console script."""
+  define_flags()
+  cli.run(main)
+
+
+if __name__ == '__main__':
+  run()

@@ -1,0 +1,211 @@
+"""What lies in an export directory: versions, manifest, warm-up records, server configuration."""
+
+import json
+import pathlib
+import tempfile
+
+import numpy as np
+import tensorflow as tf
+from absl.testing import absltest
+from google.protobuf import text_format
+from tensorflow_serving.apis import prediction_log_pb2
+from tensorflow_serving.config import model_server_config_pb2
+from tf_agents.policies import py_tf_eager_policy
+from tf_agents.trajectories import time_step as ts
+
+from pearl_tf.data import types
+from pearl_tf.export import evidence, exporter, manifest, serving_module, warmup
+from pearl_tf.policies import latent_policy
+from pearl_tf.testing import exported_model, test_case
+
+
+def records(version_dir):
+  logs = []
+  for record in tf.data.TFRecordDataset(str(version_dir / warmup.FILE)).as_numpy_iterator():
+    logs.append(prediction_log_pb2.PredictionLog.FromString(record))
+  return [log.predict_log.request for log in logs]
+
+
+class ExporterTest(test_case.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.root = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
+    cls.encoder, cls.actor = exported_model.small_networks()
+    cls.policy = latent_policy.LatentPolicy(
+      exported_model.DOMAIN,
+      context_encoder=cls.encoder,
+      actor_network=cls.actor,
+      deterministic=True,
+    )
+    cls.exporter = exporter.Exporter(
+      exported_model.DOMAIN,
+      cls.root,
+      context_encoder=cls.encoder,
+      actor_network=cls.actor,
+      policy=cls.policy,
+      train_step=tf.Variable(5, dtype=tf.int64),
+    )
+    cls.exporter.export(exported_model.origin())
+    cls.first_bias = cls.actor.variables[-1].numpy()
+    cls.actor.variables[-1].assign_add([0.5] * 4)
+    cls.encoder.variables[-1].assign_add([0.1] * 10)
+    cls.exporter.export(exported_model.origin(seed=1))
+
+  def load(self, version, name=serving_module.PEARL):
+    return tf.saved_model.load(str(self.root / name / str(version))).signatures
+
+  def manifest(self, version, name=serving_module.PEARL):
+    return json.loads((self.root / name / str(version) / manifest.FILE).read_text())
+
+  def test_each_version_has_the_weights_of_its_time(self):
+    observation = np.array([[0.3, -0.2]], np.float32)
+    z = np.ones([1, 5], np.float32)
+    parameters, _ = self.actor((observation, z))
+    for version, shift in ((1, -0.5), (2, 0.0)):
+      tag = tf.constant([self.manifest(version)['latent_tag']], tf.int64)
+      answer = self.load(version)['act'](
+        observation=tf.constant(observation), z=tf.constant(z), latent_tag=tag
+      )
+      self.assertAllEqual(answer['status'], [0])
+      self.assertAllClose(answer['action'], tf.tanh(parameters.mean + shift), atol=1e-6)
+
+  def test_manifest(self):
+    values = self.manifest(2)
+    signatures = values.pop('signatures')
+    tags = {self.manifest(version)['latent_tag'] for version in (1, 2)}
+    self.assertLen(tags, 2)
+    self.assertIn(values.pop('latent_tag'), tags)
+    self.assertLen(values.pop('gin_config_sha256'), 64)
+    self.assertEqual(values.pop('pearl_tf'), manifest.version_lib.__version__)
+    self.assertEqual(
+      values,
+      {
+        'model': 'pearl',
+        'env_name': 'pearl/PointRobot-v0',
+        'observation_size': 2,
+        'action_size': 2,
+        'latent_size': 5,
+        'context_size_per_transition': 5,
+        'uses_next_observation': False,
+        'action_bounds': [-1.0, 1.0],
+        'encoder': 'gaussian',
+        'supports_update': True,
+        'seed': 1,
+        'train_step': 100,
+        'env_steps': 1000,
+      },
+    )
+    self.assertEqual(set(signatures), {*serving_module.INPUTS, 'serving_default'})
+    self.assertEqual(
+      signatures['act'],
+      {
+        'inputs': {
+          'latent_tag': {'dtype': 'int64', 'shape': [None]},
+          'observation': {'dtype': 'float32', 'shape': [None, 2]},
+          'z': {'dtype': 'float32', 'shape': [None, 5]},
+        },
+        'outputs': {
+          'action': {'dtype': 'float32', 'shape': [None, 2]},
+          'status': {'dtype': 'int32', 'shape': [None]},
+        },
+      },
+    )
+    for name, described in signatures.items():
+      for side in described.values():
+        self.assertNotEmpty(side, name)
+        self.assertTrue(all(tensor['shape'][:1] == [None] for tensor in side.values()), name)
+
+  def test_the_latent_tag_depends_on_run_step_and_weights(self):
+    origin = exported_model.origin()
+    variable = tf.Variable([1.0, 2.0])
+    tags = [manifest.latent_tag(origin, [variable])]
+    self.assertEqual(manifest.latent_tag(origin, [variable]), tags[0])
+    tags.append(manifest.latent_tag(origin._replace(train_step=1), [variable]))
+    tags.append(manifest.latent_tag(origin._replace(seed=1), [variable]))
+    variable.assign([1.0, 2.5])
+    tags.append(manifest.latent_tag(origin, [variable]))
+    self.assertLen(set(tags), 4)
+    self.assertTrue(all(0 < tag < 2**63 for tag in tags))
+
+  def test_every_warmup_record_is_answered_without_a_fault(self):
+    for name, (signatures, _) in serving_module.SERVABLES.items():
+      served = self.load(2, name)
+      requests = records(self.root / name / '2')
+      seen = {request.model_spec.signature_name for request in requests}
+      self.assertEqual(seen, set(signatures))
+      self.assertLess(len(requests), 1000)
+      sizes = set()
+      for request in requests:
+        self.assertEqual(request.model_spec.name, name)
+        inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
+        if 'context' in inputs:
+          sizes.add(inputs['context'].shape[:2])
+        if max(map(len, inputs.values())) > 2:
+          continue  # Tracing aside, all sizes run the same graph.
+        answer = served[request.model_spec.signature_name](
+          **{key: tf.constant(value) for key, value in inputs.items()}
+        )
+        self.assertAllEqual(answer['status'], np.zeros_like(answer['status']))
+      if name != serving_module.POLICY:
+        self.assertContainsSubset({(1, 16), (32, 16), (8, 64), (1, 256), (2, 256)}, sizes)
+
+  def test_server_configuration(self):
+    text = (self.root / 'models.config').read_text()
+    config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
+    models = {model.name: model for model in config.model_config_list.config}
+    self.assertEqual(set(models), set(serving_module.SERVABLES))
+    for name, model in models.items():
+      self.assertEqual(model.base_path, str(self.root.resolve() / name))
+      self.assertEqual(model.model_version_policy.latest.num_versions, 2)
+    batching = (self.root / 'batching.config').read_text()
+    self.assertIn('pad_variable_length_inputs: true', batching)
+    self.assertIn('max_batch_size { value: 64 }', batching)
+    self.assertEqual(batching.count('allowed_batch_sizes:'), 7)
+
+  def test_tf_agents_own_export_acts_alike(self):
+    saved = py_tf_eager_policy.SavedModelPyTFEagerPolicy(
+      str(self.root / 'policy_saver' / '2'),
+      time_step_spec=self.policy.time_step_spec,
+      action_spec=self.policy.action_spec,
+      policy_state_spec=self.policy.policy_state_spec,
+    )
+    self.assertEqual(saved.get_train_step(), 5)
+    generator = np.random.default_rng(0)
+    observation = generator.normal(size=[4, 2]).astype(np.float32)
+    z = generator.normal(size=[4, 5]).astype(np.float32)
+    prior = types.Posterior(*(x.numpy() for x in self.encoder.prior([1])))
+    actions = []
+    for row in range(4):  # It takes one session at a time.
+      step = ts.TimeStep(np.int32(1), np.float32(0), np.float32(1), observation[row])
+      state = types.PolicyState(latent=z[row : row + 1], posterior=prior)
+      actions.append(saved.action(step, state).action)
+    tag = self.manifest(2)['latent_tag']
+    answer = self.load(2)['act'](
+      observation=tf.constant(observation),
+      z=tf.constant(z),
+      latent_tag=tf.fill([4], tf.constant(tag, tf.int64)),
+    )
+    self.assertAllClose(actions, answer['action'], atol=1e-6)
+    self.assertGreater(np.ptp(actions), 0.05)
+
+  def test_an_unknown_encoder_is_refused(self):
+    class Other:
+      pass
+
+    with self.assertRaisesRegex(TypeError, 'Other cannot be exported, only GaussianEncoder'):
+      evidence.of(Other())
+
+
+class RecurrentExportTest(test_case.TestCase):
+  def test_update_is_marked_and_not_warmed_up(self):
+    root = exported_model.export_small(self.temp_dir(), encoder='recurrent')
+    values = json.loads((root / 'pearl' / '1' / manifest.FILE).read_text())
+    self.assertEqual((values['encoder'], values['supports_update']), ('recurrent', False))
+    self.assertIn('update', values['signatures'])
+    names = {request.model_spec.signature_name for request in records(root / 'pearl' / '1')}
+    self.assertEqual(names, set(serving_module.INPUTS) - {'update'})
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,146 @@
+"""Requests that ask for too much are refused at once, and the server stays well."""
+
+import threading
+import time
+
+import grpc
+import numpy as np
+from absl.testing import absltest, parameterized
+from tensorflow_serving.apis import prediction_service_pb2_grpc
+
+from pearl_tf.testing import test_case
+from serving import errors
+from serving.frontend import limits
+from serving.testing import contract_cases, toy_server
+
+CODE = grpc.StatusCode
+BUDGET_SECONDS = 0.05
+
+
+def predict(signature: str, inputs: dict):
+  return contract_cases.predict(signature, inputs, model=toy_server.MODEL)
+
+
+def announced(*shape: int) -> object:
+  """A tensor of a few bytes that claims to be large."""
+  return contract_cases.message(shape, float_val=[1.0])
+
+
+class LimitsTest(test_case.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.server = cls.enterClassContext(
+      toy_server.serving(grpc_max_threads=4, max_message_bytes=2**20)
+    )
+    cls.channel = cls.enterClassContext(grpc.insecure_channel(cls.server.address))
+    cls.stub = prediction_service_pb2_grpc.PredictionServiceStub(cls.channel)
+    cls.stub.Predict(predict('act', contract_cases.acting()), timeout=60)
+
+  def check_well(self):
+    self.stub.Predict(predict('act', contract_cases.acting()), timeout=60)
+
+  @parameterized.named_parameters(
+    ('rows', predict('act', contract_cases.acting(257)), CODE.INVALID_ARGUMENT, 'at most 256'),
+    (
+      'sequence',
+      predict('encode', contract_cases.context(1, 4097)),
+      CODE.INVALID_ARGUMENT,
+      'sequences of at most 4096',
+    ),
+    (
+      'splat',
+      predict('act', contract_cases.acting() | {'z': announced(2**40)}),
+      CODE.INVALID_ARGUMENT,
+      '^tensor parsing error: z: .* above the limit of 4194304 elements',
+    ),
+    (
+      'splat_below_the_limit_of_elements',
+      predict('act', contract_cases.acting() | {'z': announced(2**21, 2)}),
+      CODE.INVALID_ARGUMENT,
+      '^tensor parsing error: z: .* but 1 values',
+    ),
+    (
+      'overflow',
+      predict('act', contract_cases.acting() | {'z': announced(2**62, 2**62)}),
+      CODE.INVALID_ARGUMENT,
+      'above the limit',
+    ),
+    (
+      'message',
+      predict('strict', {'values': np.ones((2**17, 2), np.float32)}),
+      CODE.RESOURCE_EXHAUSTED,
+      r'larger than max \(\d+ vs\. 1048576\)',
+    ),
+  )
+  def test_refused_at_once(self, request, code, text):
+    times = []
+    for _ in range(5):
+      began = time.perf_counter()
+      error = toy_server.failure(self.stub.Predict, request, timeout=60)
+      times.append(time.perf_counter() - began)
+      self.assertEqual(error.code(), code, error.details())
+      self.assertRegex(error.details(), text)
+    # The best of five, because other processes may have the processor.
+    self.assertLess(min(times), BUDGET_SECONDS)
+    self.check_well()
+
+  def test_largest_that_is_allowed(self):
+    self.stub.Predict(predict('act', contract_cases.acting(256)), timeout=60)
+    self.stub.Predict(predict('encode', contract_cases.context(1, 4096)), timeout=60)
+
+  def test_many_attacks_at_once_leave_the_server_answering(self):
+    attack = predict('act', contract_cases.acting() | {'z': announced(2**40)})
+    stop = threading.Event()
+
+    def hammer():
+      while not stop.is_set():
+        toy_server.failure(self.stub.Predict, attack, timeout=60)
+
+    threads = [threading.Thread(target=hammer) for _ in range(4)]
+    for thread in threads:
+      thread.start()
+    try:
+      answered = 0
+      for _ in range(20):
+        try:
+          self.check_well()
+          answered += 1
+        except grpc.RpcError as error:
+          self.assertEqual(error.code(), CODE.RESOURCE_EXHAUSTED)
+    finally:
+      stop.set()
+      for thread in threads:
+        thread.join()
+    self.assertGreater(answered, 0)
+
+  def test_deadline_and_cancellation_free_their_place(self):
+    slow = predict('slow', contract_cases.values())
+    for _ in range(3):  # Twelve in all, of which four would fill the server.
+      for _ in range(2):
+        error = toy_server.failure(self.stub.Predict, slow, timeout=0.02)
+        self.assertEqual(error.code(), CODE.DEADLINE_EXCEEDED)
+      calls = [self.stub.Predict.future(slow, timeout=60) for _ in range(2)]
+      for call in calls:
+        call.cancel()
+    deadline = time.monotonic() + 30
+    while self.server.server.num_in_flight and time.monotonic() < deadline:
+      time.sleep(0.02)
+    self.assertEqual(self.server.server.num_in_flight, 0)
+    self.check_well()
+
+
+class InFlightTest(test_case.TestCase):
+  def test_counts_and_refuses(self):
+    in_flight = limits.InFlight(2)
+    with in_flight, in_flight:
+      self.assertEqual(in_flight.count, 2)
+      with self.assertRaises(errors.ServingError) as caught, in_flight:
+        pass
+      self.assertEqual(caught.exception.code, CODE.RESOURCE_EXHAUSTED)
+      self.assertEqual(in_flight.count, 2)
+    self.assertEqual(in_flight.count, 0)
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,50 @@
+"""SIGTERM during load: what runs is finished, and the process ends well."""
+
+import signal
+import time
+
+import grpc
+from absl.testing import absltest
+
+from pearl_tf.testing import test_case
+from serving.frontend import process
+from serving.testing import contract_cases, contract_server, load, toy_server
+
+ENOUGH_CALLS = 50
+# A call this old has arrived, however busy the machine is.
+SURELY_IN_FLIGHT_SECONDS = 0.05
+
+
+def request(signature: str):
+  inputs = contract_cases.acting() if signature == 'act' else contract_cases.values()
+  return contract_cases.predict(signature, inputs, model=toy_server.MODEL)
+
+
+class DrainTest(test_case.TestCase):
+  def test_no_call_in_flight_fails(self):
+    with process.running(toy_server.settings()) as running:
+      with (
+        load.Load(running.address, lambda: request('act')) as quick,
+        load.Load(running.address, lambda: request('slow'), num_clients=4) as slow,
+      ):
+        contract_server.wait_for(
+          lambda: len(quick.outcomes) > ENOUGH_CALLS and len(slow.outcomes) > 4, 'some calls'
+        )
+        asked_to_stop = time.monotonic()
+        running.process.send_signal(signal.SIGTERM)
+        quick.join()  # All clients end, as nobody answers them any more.
+        slow.join()
+      self.assertEqual(running.process.wait(10), 0)
+    for failed in quick.failures + slow.failures:
+      self.assertIs(failed.error.code(), grpc.StatusCode.UNAVAILABLE, failed.error)
+      self.assertGreater(failed.began, asked_to_stop - SURELY_IN_FLIGHT_SECONDS)
+    answered_meanwhile = [
+      outcome
+      for outcome in slow.outcomes
+      if outcome.error is None and outcome.began < asked_to_stop < outcome.ended
+    ]
+    self.assertNotEmpty(answered_meanwhile)
+
+
+if __name__ == '__main__':
+  absltest.main()

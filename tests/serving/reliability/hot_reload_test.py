@@ -1,0 +1,66 @@
+"""Twenty hot reloads under load fail no call."""
+
+import grpc
+import numpy as np
+from absl.testing import absltest
+
+from pearl_tf.testing import test_case
+from serving import tensors
+from serving.testing import contract_cases, load, numbered_model, toy_server, version_watch
+
+MODEL = numbered_model.MODEL
+NUM_RELOADS = 20
+CONFIG = """model_config_list {{ config {{
+  name: "{name}" base_path: "{path}" model_platform: "tensorflow"
+  model_version_policy {{ latest {{ num_versions: 2 }} }} }} }}"""
+
+
+class HotReloadTest(test_case.TestCase):
+  def setUp(self):
+    super().setUp()
+    base_path = self.temp_dir()
+    self.publisher = numbered_model.Publisher(base_path)
+    self.publisher.publish(1)
+    config = self.temp_dir() / 'models.config'
+    config.write_text(CONFIG.format(name=MODEL, path=base_path))
+    self.server = self.enter_context(
+      toy_server.serving(
+        model_base_path='', model_config_file=str(config), file_system_poll_wait_seconds=0.02
+      )
+    )
+    channel = self.enter_context(grpc.insecure_channel(self.server.address))
+    self.watch = version_watch.VersionWatch(channel, MODEL)
+
+  def assert_answered_by_one_version(self, outcome: load.Outcome) -> None:
+    version = outcome.response.model_spec.version.value
+    answer = tensors.decode(outcome.response.outputs['values'])
+    np.testing.assert_array_equal(answer, np.full([1, 1], version + 1, np.float32))
+    if outcome.request.model_spec.HasField('version'):
+      self.assertEqual(version, outcome.request.model_spec.version.value)
+
+  def test_no_call_fails_and_each_is_answered_by_one_version(self):
+    pinned = [1]
+
+    def request(version: int | None = None):
+      return contract_cases.predict('', contract_cases.values(), model=MODEL, version=version)
+
+    with (
+      load.Load(self.server.address, request) as of_anybody,
+      load.Load(self.server.address, lambda: request(pinned[0])) as of_pinned,
+    ):
+      for version in range(2, 2 + NUM_RELOADS):
+        self.publisher.publish(version)
+        self.watch.wait(version, version_watch.State.AVAILABLE)
+        # As a client does between two episodes; until then the version before is kept.
+        pinned[0] = version
+      self.watch.wait(NUM_RELOADS - 1, version_watch.State.END)
+    for clients in (of_anybody, of_pinned):
+      self.assertEmpty([outcome.error for outcome in clients.failures])
+      for outcome in clients.outcomes:
+        self.assert_answered_by_one_version(outcome)
+    used = {outcome.response.model_spec.version.value for outcome in of_anybody.outcomes}
+    self.assertGreater(len(used), NUM_RELOADS // 2)
+
+
+if __name__ == '__main__':
+  absltest.main()

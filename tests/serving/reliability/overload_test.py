@@ -1,0 +1,79 @@
+"""More at once than the server takes: the rest is refused at once, and served a moment later."""
+
+import statistics
+import time
+
+import grpc
+from absl.testing import absltest, parameterized
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tensorflow_serving.apis import prediction_service_pb2_grpc
+
+from pearl_tf.testing import test_case
+from serving.testing import contract_cases, contract_server, toy_server
+
+BUDGET_SECONDS = 0.05
+NUM_TRIES = 5
+ACT = contract_cases.predict('act', contract_cases.acting(), model=toy_server.MODEL)
+SLOW = contract_cases.predict('slow', contract_cases.values(), model=toy_server.MODEL)
+
+
+class OverloadTest(test_case.TestCase):
+  @parameterized.named_parameters(
+    ('calls', {'grpc_max_threads': 4}, 4, 'Server Threadpool Exhausted'),
+    ('queue', {'max_queued_requests': 3}, 4, 'queue .* is full'),
+  )
+  def test_refused_at_once(self, changes, capacity, text):
+    server = self.enter_context(toy_server.serving(enable_batching=False, **changes))
+    channel = self.enter_context(grpc.insecure_channel(server.address))
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    stub.Predict(SLOW, timeout=60)
+    normal, refused = [], []
+    for _ in range(NUM_TRIES):
+      began = time.perf_counter()
+      stub.Predict(ACT, timeout=60)
+      normal.append(time.perf_counter() - began)
+    waiting = [stub.Predict.future(SLOW, timeout=60) for _ in range(capacity)]
+    contract_server.wait_for(
+      lambda: (server.server.num_in_flight, server.server.num_queued) == (capacity, capacity - 1),
+      'the server to be full',
+    )
+    while not waiting[0].done() and len(refused) < NUM_TRIES:
+      began = time.perf_counter()
+      error = toy_server.failure(stub.Predict, ACT, timeout=60)
+      refused.append(time.perf_counter() - began)
+      self.assertIs(error.code(), grpc.StatusCode.RESOURCE_EXHAUSTED, error.details())
+      self.assertRegex(error.details(), text)
+    # On a machine that is busy with other things, everything takes longer.
+    budget = max(BUDGET_SECONDS, 4 * statistics.median(normal))
+    self.assertLess(statistics.median(refused), budget)
+    self.assertEqual([call.code() for call in waiting], [grpc.StatusCode.OK] * capacity)
+    stub.Predict(ACT, timeout=60)
+
+  def test_those_who_only_watch_are_limited_too(self):
+    running = self.enter_context(toy_server.serving(grpc_max_threads=1))
+    with grpc.insecure_channel(running.address) as channel:
+      health = health_pb2_grpc.HealthStub(channel)
+      watches = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(80)]
+      codes = set()
+      for watch in watches:
+        try:
+          next(watch)
+        except grpc.RpcError as error:
+          codes.add(error.code())
+      self.assertEqual(codes, {grpc.StatusCode.RESOURCE_EXHAUSTED})
+    with grpc.insecure_channel(running.address) as channel:
+      stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+
+      def is_served() -> bool:
+        try:
+          stub.Predict(ACT, timeout=60)
+        except grpc.RpcError as error:
+          self.assertIs(error.code(), grpc.StatusCode.RESOURCE_EXHAUSTED)
+          return False
+        return True
+
+      contract_server.wait_for(is_served, 'the place of those who left')
+
+
+if __name__ == '__main__':
+  absltest.main()

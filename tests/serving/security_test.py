@@ -1,0 +1,240 @@
+import pathlib
+import socket
+import ssl
+import statistics
+import tempfile
+import time
+
+import grpc
+from absl.testing import absltest, parameterized
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc
+from tensorflow_serving.apis import prediction_service_pb2_grpc as prediction_grpc
+
+from pearl_tf.testing import test_case
+from serving.frontend import options, security, text_config
+from serving.testing import certificates, contract_cases, toy_server
+
+CODE = grpc.StatusCode
+TOKEN, OTHER_TOKEN = 'correct-horse-battery', 'a-second-token-for-another-client'
+STATUS_PATH = f'/v1/models/{toy_server.MODEL}'
+REQUEST = contract_cases.predict('act', contract_cases.acting(), model=toy_server.MODEL)
+
+
+def predict(channel: grpc.Channel, token: str | None = None, *, timeout: float = 60):
+  metadata = [('authorization', f'Bearer {token}')] if token is not None else []
+  stub = prediction_grpc.PredictionServiceStub(channel)
+  return stub.Predict(REQUEST, timeout=timeout, metadata=metadata)
+
+
+def write(folder: pathlib.Path, text: str) -> str:
+  path = folder / 'config.txt'
+  path.write_text(text)
+  return str(path)
+
+
+class TlsTest(test_case.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.authority = certificates.Authority()
+    cls.server_pair = cls.authority.issue('server')
+    cls.client_pair = cls.authority.issue('client')
+
+  def serve(self, *, client_verify: bool, **changes):
+    text = self.authority.ssl_config(self.server_pair, client_verify=client_verify)
+    path = write(self.temp_dir(), text)
+    return self.enter_context(toy_server.serving(ssl_config_file=path, **changes))
+
+  def channel(self, server, *, authority=None, pair: certificates.Pair | None = None):
+    credentials = grpc.ssl_channel_credentials(
+      (authority or self.authority).certificate,
+      pair.key if pair else None,
+      pair.certificate if pair else None,
+    )
+    return self.enter_context(grpc.secure_channel(server.address, credentials))
+
+  def assert_refused(self, channel: grpc.Channel) -> None:
+    error = toy_server.failure(predict, channel, timeout=5)
+    self.assertIn(error.code(), (CODE.UNAVAILABLE, CODE.DEADLINE_EXCEEDED))
+
+  def test_server_proves_who_it_is(self):
+    server = self.serve(client_verify=False)
+    predict(self.channel(server))
+    self.assert_refused(self.channel(server, authority=certificates.Authority()))
+    self.assert_refused(self.enter_context(grpc.insecure_channel(server.address)))
+
+  def test_client_must_prove_who_it_is(self):
+    server = self.serve(client_verify=True)
+    predict(self.channel(server, pair=self.client_pair))
+    self.assert_refused(self.channel(server))
+    self.assert_refused(self.channel(server, pair=certificates.Authority().issue('stranger')))
+    self.assert_refused(self.enter_context(grpc.insecure_channel(server.address)))
+
+  def test_http_is_protected_as_well(self):
+    server = self.serve(client_verify=True)
+    url = f'{server.rest_address}{STATUS_PATH}'
+    context = ssl.create_default_context(cadata=self.authority.certificate.decode())
+    folder = self.temp_dir()
+    (folder / 'pair').write_bytes(self.client_pair.key + self.client_pair.certificate)
+    with self.assertRaises(OSError):
+      toy_server.http(f'https://{url}', context=context)
+    with self.assertRaises(OSError):
+      toy_server.http(f'http://{url}')
+    context.load_cert_chain(folder / 'pair')
+    self.assertEqual(toy_server.http(f'https://{url}', context=context).status, 200)
+
+  def test_unix_socket_is_plaintext_beside_it(self):
+    path = self.temp_dir() / 'grpc.sock'
+    with socket.socket() as picked:
+      picked.bind(('127.0.0.1', 0))
+      port = picked.getsockname()[1]
+    server = self.serve(client_verify=True, grpc_socket_path=str(path), port=port)
+    with grpc.insecure_channel(f'unix:{path}') as channel:
+      predict(channel)
+    predict(self.channel(server, pair=self.client_pair))
+
+  @parameterized.named_parameters(
+    ('path_for_contents', 'server_key: "/a.key" server_cert: "/a.crt"', 'not its path'),
+    ('no_key', 'server_cert: "-----BEGIN X"', 'server_key must hold'),
+    (
+      'no_authority',
+      'server_key: "-----BEGIN X" server_cert: "-----BEGIN X" client_verify: true',
+      'needs custom_ca',
+    ),
+    ('no_field', 'nonsense: 1', 'no field named "nonsense"'),
+  )
+  def test_wrong_file_is_refused(self, text, message):
+    path = write(self.temp_dir(), text)
+    with self.assertRaisesRegex(text_config.ConfigFileError, message):
+      text_config.read_ssl_config(path)
+
+  def test_key_of_another_certificate_is_refused(self):
+    pair = certificates.Pair(self.client_pair.key, self.server_pair.certificate)
+    path = write(self.temp_dir(), self.authority.ssl_config(pair, client_verify=False))
+    with self.assertRaisesRegex(text_config.ConfigFileError, 'not usable'):
+      security.ssl_context(text_config.read_ssl_config(path))
+
+
+class TokenTest(test_case.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
+    path = write(folder, f'# clients\n{TOKEN}\n\n{OTHER_TOKEN}\n')
+    cls.server = cls.enterClassContext(toy_server.serving(auth_token_file=path))
+    cls.channel = cls.enterClassContext(grpc.insecure_channel(cls.server.address))
+
+  @parameterized.parameters(TOKEN, OTHER_TOKEN)
+  def test_known_token_is_let_in(self, token):
+    self.assertEqual(predict(self.channel, token).model_spec.version.value, toy_server.VERSION)
+
+  @parameterized.parameters(None, '', 'wrong-token-of-the-length', TOKEN[:-1], TOKEN + 'x')
+  def test_others_are_not(self, token):
+    error = toy_server.failure(predict, self.channel, token)
+    self.assertEqual(error.code(), CODE.UNAUTHENTICATED)
+
+  def test_health_is_open_to_all(self):
+    stub = health_pb2_grpc.HealthStub(self.channel)
+    stub.Check(health_pb2.HealthCheckRequest(), timeout=60)
+
+  def test_other_services_are_not(self):
+    stub = model_service_pb2_grpc.ModelServiceStub(self.channel)
+    request = model_management_pb2.ReloadConfigRequest()
+    error = toy_server.failure(stub.HandleReloadConfigRequest, request, timeout=60)
+    self.assertEqual(error.code(), CODE.UNAUTHENTICATED)
+
+  @parameterized.parameters(STATUS_PATH, text_config.PROMETHEUS_PATH)
+  def test_http_needs_it_as_well(self, path):
+    url = f'http://{self.server.rest_address}{path}'
+    self.assertEqual(toy_server.http(url).status, 401)
+    wrong = {'Authorization': f'Basic {TOKEN}'}
+    self.assertEqual(toy_server.http(url, headers=wrong).status, 401)
+    right = {'Authorization': f'Bearer {TOKEN}'}
+    self.assertEqual(toy_server.http(url, headers=right).status, 200)
+
+  def test_wrong_tokens_take_the_same_time(self):
+    tokens = security.Tokens(['x' * 4000, 'y' * 4000])
+
+    def seconds(guess: str) -> float:
+      times = []
+      for _ in range(400):
+        began = time.perf_counter()
+        tokens.accept(guess)
+        times.append(time.perf_counter() - began)
+      return statistics.median(times)
+
+    early, late = seconds('Bearer z' + 'x' * 3999), seconds('Bearer ' + 'x' * 3999 + 'z')
+    self.assertLess(max(early, late) / min(early, late), 2)
+
+  @parameterized.parameters(('', 'no token'), ('short', 'shorter than 16'))
+  def test_file_without_usable_token_is_refused(self, text, message):
+    path = write(self.temp_dir(), text)
+    with self.assertRaisesRegex(text_config.ConfigFileError, message):
+      security.Tokens.read(path)
+
+
+class ExposureTest(test_case.TestCase):
+  SSL = text_config.SslConfig('-----BEGIN K', '-----BEGIN C')
+  MUTUAL = text_config.SslConfig('-----BEGIN K', '-----BEGIN C', '-----BEGIN A', True)
+
+  @parameterized.parameters('127.0.0.1', '127.0.0.9', '::1', '[::1]', 'localhost')
+  def test_loopback_needs_nothing(self, host):
+    security.check_exposure(host, ssl_config=None, has_tokens=False, allow_insecure=False)
+
+  @parameterized.parameters('0.0.0.0', '::', '10.0.0.1', 'example.com', 'localhost.evil.com')
+  def test_plaintext_beyond_it_is_refused(self, host):
+    with self.assertRaisesRegex(ValueError, 'without TLS is refused'):
+      security.check_exposure(host, ssl_config=None, has_tokens=True, allow_insecure=False)
+
+  def test_so_is_everybody(self):
+    with self.assertRaisesRegex(ValueError, 'for anybody is refused'):
+      security.check_exposure('::', ssl_config=self.SSL, has_tokens=False, allow_insecure=False)
+
+  def test_proof_of_either_kind_is_enough(self):
+    security.check_exposure('::', ssl_config=self.SSL, has_tokens=True, allow_insecure=False)
+    security.check_exposure('::', ssl_config=self.MUTUAL, has_tokens=False, allow_insecure=False)
+
+  def test_all_may_be_allowed(self):
+    security.check_exposure('::', ssl_config=None, has_tokens=False, allow_insecure=True)
+
+  def test_server_listens_on_this_machine_only(self):
+    self.assertTrue(security.is_loopback(options.ServerOptions(model_base_path='/x').host))
+
+
+class ReloadCallTest(test_case.TestCase):
+  def test_off_unless_enabled(self):
+    server = self.enter_context(toy_server.serving())
+    with grpc.insecure_channel(server.address) as channel:
+      stub = model_service_pb2_grpc.ModelServiceStub(channel)
+      request = model_management_pb2.ReloadConfigRequest()
+      request.config.model_config_list.config.add(
+        name='other', base_path=str(toy_server.base_path()), model_platform='tensorflow'
+      )
+      error = toy_server.failure(stub.HandleReloadConfigRequest, request, timeout=60)
+      self.assertEqual(error.code(), CODE.PERMISSION_DENIED)
+      self.assertIn('--enable_reload_config_rpc', error.details())
+      predict(channel)
+
+  def test_needs_a_root(self):
+    with self.assertRaisesRegex(ValueError, '--reload_root'):
+      options.ServerOptions(model_base_path='/x', enable_reload_config_rpc=True)
+
+  def test_link_out_of_the_root_is_refused(self):
+    root = self.temp_dir()
+    (root / 'link').symlink_to(toy_server.base_path())
+    server = self.enter_context(
+      toy_server.serving(enable_reload_config_rpc=True, reload_root=str(root))
+    )
+    with grpc.insecure_channel(server.address) as channel:
+      stub = model_service_pb2_grpc.ModelServiceStub(channel)
+      request = model_management_pb2.ReloadConfigRequest()
+      request.config.model_config_list.config.add(
+        name='other', base_path=str(root / 'link'), model_platform='tensorflow'
+      )
+      error = toy_server.failure(stub.HandleReloadConfigRequest, request, timeout=60)
+      self.assertEqual(error.code(), CODE.PERMISSION_DENIED)
+
+
+if __name__ == '__main__':
+  absltest.main()
