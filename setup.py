@@ -36,6 +36,8 @@ INSTALL_REQUIRES = [
   'tensorboard>=2.15,<2.16',
   f'tensorflow=={TENSORFLOW}',
   'tensorflow-probability==0.23.*',
+  # Every export holds warm-up requests.
+  f'tensorflow-serving-api=={TENSORFLOW}',
   'tf-agents==0.19.*',
 ]
 
@@ -49,7 +51,6 @@ EXTRAS_REQUIRE = {
     'grpcio-reflection>=1.62,<1.63',
     'ml-dtypes>=0.3',
     'prometheus-client>=0.20',
-    f'tensorflow-serving-api=={TENSORFLOW}',
   ],
   # 3.1 pins MuJoCo 3.3, before the one that everything here is proven on.
   'metaworld': ['metaworld==3.0.*'],

@@ -5,7 +5,7 @@
 
 Prints tables, then one JSON object per line (into a file with --output): throughput and latency of
 `act`, `update` and `adapt_and_act` beside an echo server without TensorFlow, the bare session call
-and the server without batching, which all take turns; resident memory, start-up and hot reload.
+and the server without batching, which all take turns; processor time, memory, start-up and reload.
 Every figure is measured in this run. Without --export_dir an untrained agent of the published
 experiments' sizes is served: the cost of a call depends on sizes alone. Progress goes to stderr.
 Use a machine that does nothing else; the load at the start is part of the report.
@@ -20,7 +20,7 @@ from absl import app, flags, logging
 
 from trainers import cli
 
-_WIDTH = 150
+_WIDTH = 160
 
 
 def define_flags() -> None:

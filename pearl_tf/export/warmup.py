@@ -38,10 +38,13 @@ def write(
   random = np.random.default_rng(0)
   with tf.io.TFRecordWriter(str(path)) as writer:
     for signature in servable.signatures:
-      if signature == serving_module.DEFAULT or (signature == 'update' and not supports_update):
+      if signature == 'update' and not supports_update:
         continue
       specs = servable.inputs(signature)
-      for batch_size, length in _sizes('context' in specs):
+      sizes = _sizes('context' in specs)
+      if signature == serving_module.DEFAULT:
+        sizes = sizes[:1]  # Another name for a signature that has them all.
+      for batch_size, length in sizes:
         inputs = {
           name: _example(spec, batch_size, length, latent_tag, random)
           for name, spec in specs.items()

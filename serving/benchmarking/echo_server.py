@@ -5,7 +5,9 @@ It answers every method with the bytes it got, without protocol buffers and with
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import grpc
 from grpc import aio
@@ -13,6 +15,18 @@ from grpc import aio
 from serving.benchmarking import helper_process
 
 _MAX_MESSAGE_BYTES = 16 * 2**20
+
+
+class Started(NamedTuple):
+  """A server that is ready.
+
+  Attributes:
+    address: where it listens.
+    pid: its process.
+  """
+
+  address: str
+  pid: int
 
 
 class _Echo(grpc.GenericRpcHandler):
@@ -25,8 +39,8 @@ class _Echo(grpc.GenericRpcHandler):
 
 
 @contextlib.contextmanager
-def running() -> Iterator[str]:
-  """Serves from a process of its own while the block runs; yields the address."""
+def running() -> Iterator[Started]:
+  """Serves from a process of its own while the block runs."""
   with helper_process.running(_serve, 'echo-server') as pipe:
     yield helper_process.receive(pipe)
 
@@ -51,7 +65,7 @@ async def _serve_until_closed(pipe: helper_process.Pipe) -> None:
   server.add_generic_rpc_handlers((_Echo(),))
   port = server.add_insecure_port('127.0.0.1:0')
   await server.start()
-  pipe.send(f'127.0.0.1:{port}')
+  pipe.send(Started(f'127.0.0.1:{port}', os.getpid()))
   with contextlib.suppress(EOFError):  # How the pipe says that it was closed.
     await asyncio.to_thread(pipe.recv)
   await server.stop(None)

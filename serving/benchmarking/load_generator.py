@@ -15,7 +15,7 @@ import grpc
 import numpy as np
 from grpc import aio
 
-from serving.benchmarking import helper_process, turns
+from serving.benchmarking import helper_process, process_usage, turns
 
 PREDICT = '/tensorflow.serving.PredictionService/Predict'
 _CALL_SECONDS = 60.0
@@ -32,11 +32,13 @@ class Load(NamedTuple):
 
   Attributes:
     address: of the server.
+    pid: its process.
     request: a serialised `PredictRequest`.
     num_clients: how many call at the same time.
   """
 
   address: str
+  pid: int
   request: bytes
   num_clients: int
 
@@ -92,11 +94,13 @@ class _Clients:
 
   async def _run(self, load: Load, seconds: float) -> turns.Sample:
     channels = await self._connected(load)
-    began = time.perf_counter()
+    began, began_cpu = time.perf_counter(), process_usage.cpu_seconds(load.pid)
     latencies = await asyncio.gather(
       *(_call_until(channel, load.request, began + seconds) for channel in channels)
     )
-    return turns.Sample(time.perf_counter() - began, np.concatenate(latencies))
+    seconds = time.perf_counter() - began
+    cpu_seconds = process_usage.cpu_seconds(load.pid) - began_cpu
+    return turns.Sample(seconds, np.concatenate(latencies), cpu_seconds)
 
   async def _connected(self, load: Load) -> list[aio.Channel]:
     channels = self._channels.setdefault(load.address, [])

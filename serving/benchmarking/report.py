@@ -33,16 +33,17 @@ def tables(records: Sequence[Record]) -> console.Group:
 
 def _calls(records: Sequence[Record], machine: Record) -> table.Table:
   shown = table.Table(
-    title='Calls per second, and p50 / p99 in ms, of closed-loop clients',
+    title='Calls per second, and p50 / p99 / processor time per call in ms',
     caption=(
       f'{machine["cpu"]}, {machine["cores"]} cores shared by server and clients, load at the start '
       f'{machine["load_average"]:.1f}; TensorFlow {machine["tensorflow"]}, grpcio '
-      f'{machine["grpcio"]}. The bare session call runs in one thread, without clients.'
+      f'{machine["grpcio"]}. Clients call without a pause. The bare '
+      'session call runs in one thread, without clients.'
     ),
     caption_justify='left',
     box=box.SIMPLE,
   )
-  shown.add_column('call')
+  shown.add_column('call', no_wrap=True)
   for heading in ('clients', 'server', 'no batching', 'echo', 'bare call'):
     shown.add_column(heading, justify='right', no_wrap=True)
   for heading in ('rate/echo', 'rate/no batching', 'p50/echo', 'p50/bare'):
@@ -124,7 +125,10 @@ def _life(parts: dict[str, Record]) -> table.Table:
 def _rate(record: Record | None) -> str:
   if record is None:
     return ''
-  return f'{record["calls_per_second"]:,.0f} {record["p50_ms"]:.2f} / {record["p99_ms"]:.1f}'
+  milliseconds = (
+    f'{record["p50_ms"]:.2f} / {record["p99_ms"]:.1f} / {record["cpu_ms_per_call"]:.2f}'
+  )
+  return f'{record["calls_per_second"]:,.0f}: {milliseconds}'
 
 
 def _ratio(value: float | None) -> str:

@@ -63,14 +63,6 @@ def running(base_path: pathlib.Path, *, enable_batching: bool) -> Iterator[Start
     yield Started(server.address, server.process.pid, time.perf_counter() - began)
 
 
-def resident_mib(pid: int) -> float:
-  """Returns what a process holds in memory, in MiB."""
-  for line in pathlib.Path('/proc', str(pid), 'status').read_text().splitlines():
-    if line.startswith('VmRSS:'):
-      return int(line.split()[1]) / 1024
-  raise ProcessLookupError(f'process {pid} has ended')
-
-
 def predict(address: str, workload: workloads.Workload) -> predict_pb2.PredictResponse:
   """Calls once.
 

@@ -16,6 +16,7 @@ from serving.benchmarking import (
   load_generator,
   machine,
   model_folder,
+  process_usage,
   server_life,
   targets,
   turns,
@@ -70,7 +71,7 @@ class Benchmark:
       progress('starting the servers')
       server = stack.enter_context(server_life.running(folder.base_path, enable_batching=True))
       unbatched = stack.enter_context(server_life.running(fixed.base_path, enable_batching=False))
-      memory_mib = {'after_start': server_life.resident_mib(server.pid)}
+      memory_mib = {'after_start': process_usage.resident_mib(server.pid)}
       model = servable.Servable.load(
         fixed.version_dir, name=workloads.MODEL, version=int(fixed.version_dir.name)
       )
@@ -79,21 +80,21 @@ class Benchmark:
       for workload in calls:
         for address in (server.address, unbatched.address):
           workloads.check(workload, server_life.predict(address, workload))
-      addresses = {
-        SERVED: server.address,
-        UNBATCHED: unbatched.address,
+      servers = {
+        SERVED: server,
+        UNBATCHED: unbatched,
         ECHO: stack.enter_context(echo_server.running()),
       }
       generator = stack.enter_context(load_generator.running())
       for workload in calls:
         for num_clients in self._clients:
           progress(f'{workload.name}, clients: {num_clients}')
-          contenders = _contenders(generator, addresses, model, workload, num_clients)
+          contenders = _contenders(generator, servers, model, workload, num_clients)
           records += self._cell(workload, num_clients, contenders)
-      memory_mib['after_load'] = server_life.resident_mib(server.pid)
+      memory_mib['after_load'] = process_usage.resident_mib(server.pid)
       progress('hot reloads')
       reloads = [server_life.reload(server.address, folder, calls[0]) for _ in range(_NUM_RELOADS)]
-      memory_mib['after_reloads'] = server_life.resident_mib(server.pid)
+      memory_mib['after_reloads'] = process_usage.resident_mib(server.pid)
     records += _life(server, unbatched, reloads, memory_mib)
     return [*records, *targets.judge(records)]
 
@@ -115,29 +116,31 @@ class Benchmark:
 
 def _contenders(
   generator: load_generator.LoadGenerator,
-  addresses: Mapping[str, str],
+  servers: Mapping[str, server_life.Started | echo_server.Started],
   model: servable.Servable,
   workload: workloads.Workload,
   num_clients: int,
 ) -> dict[str, turns.Contender]:
-  def load(address: str) -> turns.Contender:
-    described = load_generator.Load(address, workload.request, num_clients)
+  def load(server: server_life.Started | echo_server.Started) -> turns.Contender:
+    described = load_generator.Load(server.address, server.pid, workload.request, num_clients)
     return lambda seconds: generator.run(described, seconds)
 
   contenders = {
-    name: load(address)
-    for name, address in addresses.items()
+    name: load(server)
+    for name, server in servers.items()
     if name != UNBATCHED or workload.signature in _UNBATCHED_WORKLOADS
   }
   return {**contenders, BARE: workloads.bare(model, workload)}
 
 
 def _figures(samples: Sequence[turns.Sample]) -> Record:
+  num_calls = sum(len(sample.latencies) for sample in samples)
   return {
     'calls_per_second': turns.median(samples, _rate),
     'p50_ms': 1000 * turns.median(samples, _latency),
     'p99_ms': 1000 * turns.quantile(samples, 0.99),
-    'calls': sum(len(sample.latencies) for sample in samples),
+    'cpu_ms_per_call': 1000 * sum(sample.cpu_seconds for sample in samples) / num_calls,
+    'calls': num_calls,
     'rounds': len(samples),
   }
 

@@ -18,10 +18,12 @@ class Sample(NamedTuple):
   Attributes:
     seconds: how long it took.
     latencies: seconds of each call, `[N] float64`, N at least 1.
+    cpu_seconds: processor time of the process that answered.
   """
 
   seconds: float
   latencies: np.ndarray
+  cpu_seconds: float
 
   @property
   def rate(self) -> float:

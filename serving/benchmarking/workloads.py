@@ -73,12 +73,13 @@ def bare(model: servable.Servable, workload: Workload) -> turns.Contender:
   def run(seconds: float) -> turns.Sample:
     latencies = []
     start = began = time.perf_counter()
+    start_cpu = time.thread_time()
     while not latencies or began < start + seconds:
       model.run(workload.signature, workload.inputs, output_names)
       now = time.perf_counter()
       latencies.append(now - began)
       began = now
-    return turns.Sample(began - start, np.array(latencies))
+    return turns.Sample(began - start, np.array(latencies), time.thread_time() - start_cpu)
 
   return run
 

@@ -1,7 +1,7 @@
 """The whole server: models, both ports and their life from start to drained.
 
-`EmbeddedServer` lives in an event loop, `in_background` gives it a thread with one, and `running`
-a process of its own.
+`EmbeddedServer` lives in an event loop, `in_background` gives it a thread with one, and
+`serving.frontend.process` a process of its own.
 """
 
 import asyncio

@@ -55,7 +55,7 @@ TINY_MODELS = {
   'removed': 'latest { num_versions: 1 }',
 }
 # The longest that a server may take to notice a change, and to load what it found.
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
 _POLL_SECONDS = 0.02
 State = get_model_status_pb2.ModelVersionStatus
 

@@ -23,7 +23,9 @@ _FLOATS = np.array(
   [0, -0.0, 1, -1, 0.5, 1e-45, 1e-30, 1e30, -1e38, 3.4e38, np.inf, -np.inf, np.nan], np.float32
 )
 _INTEGERS = np.array([0, 1, 2, 3, -1, 2**31 - 1, -(2**31)], np.int64)
-_DIMENSIONS = st.sampled_from([0, 1, 2, 3, 5, 7, 257, 4097, 2**16, 2**22, 2**31, 2**62, -1, -(2**63)])
+_DIMENSIONS = st.sampled_from(
+  [0, 1, 2, 3, 5, 7, 257, 4097, 2**16, 2**22, 2**31, 2**62, -1, -(2**63)]
+)
 _DTYPES = st.one_of(st.sampled_from([1, 3, 9]), st.sampled_from(types_pb2.DataType.values()))
 _NAMES = st.one_of(st.sampled_from(['', 'context', 'z', 'nosuch']), st.text(max_size=8))
 

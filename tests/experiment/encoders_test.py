@@ -7,9 +7,7 @@ from unittest import mock
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from pearl_tf.experiment import (
-  builder as builder_lib,
-)
+from pearl_tf.experiment import builder as builder_lib
 from pearl_tf.experiment import config, learner, local_loop, metrics, seeds, trained
 from pearl_tf.replay import batch_rule
 from pearl_tf.testing import small_run, test_case

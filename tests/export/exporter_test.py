@@ -133,7 +133,7 @@ class ExporterTest(test_case.TestCase):
       served = self.load(2, name)
       requests = records(self.root / name / '2')
       seen = {request.model_spec.signature_name for request in requests}
-      self.assertEqual(seen, set(signatures))
+      self.assertEqual(seen, {*signatures, 'serving_default'})
       self.assertLess(len(requests), 1000)
       sizes = set()
       for request in requests:
@@ -204,7 +204,7 @@ class RecurrentExportTest(test_case.TestCase):
     self.assertEqual((values['encoder'], values['supports_update']), ('recurrent', False))
     self.assertIn('update', values['signatures'])
     names = {request.model_spec.signature_name for request in records(root / 'pearl' / '1')}
-    self.assertEqual(names, set(serving_module.INPUTS) - {'update'})
+    self.assertEqual(names, {*serving_module.INPUTS, 'serving_default'} - {'update'})
 
 
 if __name__ == '__main__':

@@ -17,7 +17,7 @@ NUM_RELOADS = 50
 NUM_CLIENTS = 64
 # Until then memory grows for good reasons: pools, caches, the allocator's arenas.
 WARM_UP = 0.3
-# Calls that left half a kilobyte each would add 34 MB after the warm-up, versions their 4 MB 140 MB.
+# Calls that left half a kilobyte each would add 34 MB after the warm-up, versions 140 MB.
 VERSION_MEGABYTES = 4
 MAX_GROWTH_MEGABYTES = 25
 METHOD = '/tensorflow.serving.PredictionService/Predict'

@@ -16,6 +16,7 @@ from serving.testing import contract_cases, load, numbered_model, toy_server, ve
 MODEL = numbered_model.MODEL
 NUM_VERSIONS = 12
 KEPT = 3
+_PAUSE_SECONDS = 0.0005
 State = version_watch.State
 # Writes part of a version, says so, and waits for its end.
 HALF = """
@@ -33,7 +34,7 @@ versions.Versions(sys.argv[1], (sys.argv[3],), keep=3).publish(write)
 
 
 class LookingAllTheTime:
-  """A thread that looks at a folder as a server does, only without a pause."""
+  """A thread that looks at a folder as a server does, only far more often."""
 
   def __init__(self, base_path: pathlib.Path):
     self.incomplete: list[str] = []
@@ -51,7 +52,7 @@ class LookingAllTheTime:
     self._thread.join()
 
   def _look(self) -> None:
-    while not self._stop.is_set():
+    while not self._stop.wait(_PAUSE_SECONDS):
       for folder in self._base_path.iterdir():
         if folder.name.isdecimal():
           self._check(folder)
