@@ -44,7 +44,9 @@ class Served:
       )
       self._callables[signature] = self.session._make_callable_from_options(options)
     outputs = self._callables[signature](*[inputs[name] for name in sorted(inputs)])
-    return dict(zip(sorted(definition.outputs), outputs, strict=True))
+    # What only passes through the graph may come back in the memory it was given in.
+    copies = [np.copy(values) for values in outputs]
+    return dict(zip(sorted(definition.outputs), copies, strict=True))
 
 
 def context_of(batch_size, length, *, seed=0, use_next_observation=False):

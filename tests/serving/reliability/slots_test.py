@@ -60,9 +60,10 @@ class SlotsTest(test_case.TestCase):
     runs_before = self.num_runs()
     with grpc.insecure_channel(self.running.address) as channel:
       stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-      for _ in range(NUM_SLOTS):
-        stub.Predict.future(SLOW, timeout=60)
+      # They are kept, because gRPC cancels calls that nobody holds any more.
+      calls = [stub.Predict.future(SLOW, timeout=60) for _ in range(NUM_SLOTS)]
       self.wait_full()
+    self.assertLen([call for call in calls if call.cancelled()], NUM_SLOTS)
     self.check_free(runs_before)
 
   def test_lost_connection_of_http(self):
