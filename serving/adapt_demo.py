@@ -120,7 +120,7 @@ def format_table(results: Sequence[Adaptation], *, title: str) -> 'rich.table.Ta
   import rich.table
 
   table = rich.table.Table(title=title)
-  table.add_column('task')
+  table.add_column('task', no_wrap=True)
   for index in range(len(results[0].returns)):
     heading = 'before (prior)' if index == 0 else f'after {index}'
     table.add_column(heading, justify='right')
