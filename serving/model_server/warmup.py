@@ -46,7 +46,8 @@ def replay(servable: Runnable, path: pathlib.Path) -> int:
   if not path.is_file():
     return 0
   calls = 0
-  for number, record in enumerate(tf.compat.v1.io.tf_record_iterator(str(path)), start=1):
+  records = tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+  for number, record in enumerate(records, start=1):
     if number > MAX_RECORDS:
       raise errors.invalid_argument(
         f'Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path}'
