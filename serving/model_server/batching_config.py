@@ -51,7 +51,7 @@ class BatchingConfig:
     pad_variable_length_inputs: Whether sequences of different lengths may share a batch.
     num_threads: Batches that may run at the same time.
     inline_seconds: A lone call that should take less than this runs in the event loop, because
-      handing it to a thread would take longer; 0 for never.
+      handing it to a thread and back costs some tenths of a millisecond; 0 for never.
   """
 
   enabled: bool = True
@@ -63,7 +63,7 @@ class BatchingConfig:
   max_queued_bytes: int = 2**28
   pad_variable_length_inputs: bool = True
   num_threads: int = 1
-  inline_seconds: float = 3e-4
+  inline_seconds: float = 1e-3
 
   def __post_init__(self):
     for name in (

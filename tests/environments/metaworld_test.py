@@ -16,8 +16,7 @@ from tf_agents.environments import utils
 from pearl_tf.data import types
 from pearl_tf.environments import gymnasium_adapter, registry
 from pearl_tf.environments import metaworld as families
-from pearl_tf.experiment import local_loop, metrics, tasks
-from pearl_tf.testing import small_run, test_case
+from pearl_tf.testing import test_case
 
 _IDS = ('pearl/MetaWorldML1-v0', 'pearl/MetaWorldML10-v0', 'pearl/MetaWorldML45-v0')
 
@@ -69,15 +68,6 @@ class ML1Test(test_case.TestCase):
   def test_no_goal_is_both_trained_and_tested_on(self):
     together = np.concatenate([_parameters(self.train), _parameters(self.test)])
     self.assertLen(np.unique(together, axis=0), 100)
-
-  def test_a_split_is_taken_from_both_sets_of_the_benchmark(self):
-    split = tasks.sample_task_split(self.env, default_seed=3, num_train=3, num_test=2)
-    self.assertAllEqual(_parameters(split.train), _parameters(self.train[:3]))
-    self.assertAllEqual(_parameters(split.test), _parameters(self.test[:2]))
-    self.assertEqual([task.index for task in split.train + split.test], [0, 1, 2, 3, 4])
-    on_train = tasks.sample_task_split(self.env, default_seed=3, num_train=3)
-    self.assertIs(on_train.test, on_train.train)
-    self.assertAllEqual(_parameters(on_train.train), _parameters(self.train[:3]))
 
   def test_the_benchmarks_own_set_task_sets_the_task(self):
     set_task = sawyer_xyz_env.SawyerXYZEnv.set_task
@@ -273,30 +263,6 @@ class FamiliesTest(test_case.TestCase):
     self.assertEqual(result.returncode, 0, result.stderr)
     self.assertIn("'pearl/MetaWorldML10-v0'", result.stdout)
     self.assertIn('pip install .[metaworld]', result.stdout)
-
-
-class TrainingTest(test_case.TestCase):
-  def test_a_run_reports_the_success_rate(self):
-    root = self.temp_dir() / 'run'
-    gin_file = small_run.ROOT / 'trainers' / 'configs' / 'metaworld_ml1.gin'
-    finished = local_loop.train(
-      root,
-      gin_files=[str(gin_file)],
-      gin_bindings=(
-        *small_run.SMALL,
-        "registry.make.env_name = 'drawer-close-v3'",
-        'Training.num_iterations = 1',
-        'Training.gradient_steps_per_iteration = 10',
-        'Training.max_episode_steps = 10',
-        'Training.replay_capacity = 1000',
-        'MetaTest.steps_per_repeat = 20',
-      ),
-    )
-    self.assertTrue(finished)
-    (record,) = metrics.read(root)
-    for name in ('test', 'train'):
-      self.assertBetween(record[f'{name}/success_rate'], 0.0, 1.0)
-      self.assertTrue(np.isfinite(record[f'{name}/final_return']))
 
 
 if __name__ == '__main__':

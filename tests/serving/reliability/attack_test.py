@@ -15,6 +15,7 @@ from serving.testing import contract_cases, toy_server
 
 BUDGET_SECONDS = 0.05
 NUM_TRIES = 7
+START_SECONDS = 300
 # The smallest of the attacks would take 256 MB if it were believed, most take over 1 GB.
 MAX_GROWTH_MEGABYTES = 64
 
@@ -38,7 +39,9 @@ class AttackTest(test_case.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    cls.running = cls.enterClassContext(process.running(toy_server.settings()))
+    cls.running = cls.enterClassContext(
+      process.running(toy_server.settings(), timeout_seconds=START_SECONDS)
+    )
     cls.channel = cls.enterClassContext(grpc.insecure_channel(cls.running.address))
     cls.stub = prediction_service_pb2_grpc.PredictionServiceStub(cls.channel)
     cls.stub.Predict(act(), timeout=60)

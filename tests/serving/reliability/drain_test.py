@@ -10,6 +10,7 @@ from pearl_tf.testing import test_case
 from serving.frontend import process
 from serving.testing import contract_cases, contract_server, load, toy_server
 
+START_SECONDS = 300
 ENOUGH_CALLS = 50
 # A call this old has arrived, however busy the machine is.
 SURELY_IN_FLIGHT_SECONDS = 0.05
@@ -22,7 +23,7 @@ def request(signature: str):
 
 class DrainTest(test_case.TestCase):
   def test_no_call_in_flight_fails(self):
-    with process.running(toy_server.settings()) as running:
+    with process.running(toy_server.settings(), timeout_seconds=START_SECONDS) as running:
       with (
         load.Load(running.address, lambda: request('act')) as quick,
         load.Load(running.address, lambda: request('slow'), num_clients=4) as slow,

@@ -12,6 +12,7 @@ from pearl_tf.testing import test_case
 from serving.frontend import process
 from serving.testing import contract_cases, numbered_model, toy_server, version_watch
 
+START_SECONDS = 300
 NUM_CALLS = 100_000
 NUM_RELOADS = 50
 NUM_CLIENTS = 64
@@ -37,7 +38,7 @@ class MemoryTest(test_case.TestCase):
       file_system_poll_wait_seconds=0.02,
       rest_api_port=0,
     )
-    with process.running(settings) as running:
+    with process.running(settings, timeout_seconds=START_SECONDS) as running:
       megabytes = asyncio.run(live(running, self.publisher))
       self.assertIsNone(running.process.poll())
     self.assertLen(megabytes, NUM_RELOADS)
