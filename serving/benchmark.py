@@ -20,7 +20,7 @@ from absl import app, flags, logging
 
 from trainers import cli
 
-_WIDTH = 160
+_WIDTH = 150
 
 
 def define_flags() -> None:

@@ -1,12 +1,14 @@
 """The records of a run as tables for people and as JSON lines for programs."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich import box, console, table
 
 Record = dict[str, Any]
+# By workload and number of clients: what each contender did, and the ratios.
+Cells = Mapping[tuple[str, int], dict[str, Record]]
 _FIGURES = {
   'rate_to_echo': "rate / echo server's",
   'rate_to_unbatched': 'rate / without batching',
@@ -28,47 +30,67 @@ def tables(records: Sequence[Record]) -> console.Group:
     records: of `suite.Benchmark.run`.
   """
   parts = {record['part']: record for record in records}
-  return console.Group(_calls(records, parts['machine']), _targets(records), _life(parts))
-
-
-def _calls(records: Sequence[Record], machine: Record) -> table.Table:
-  shown = table.Table(
-    title='Calls per second, and p50 / p99 / processor time per call in ms',
-    caption=(
-      f'{machine["cpu"]}, {machine["cores"]} cores shared by server and clients, load at the start '
-      f'{machine["load_average"]:.1f}; TensorFlow {machine["tensorflow"]}, grpcio '
-      f'{machine["grpcio"]}. Clients call without a pause. The bare '
-      'session call runs in one thread, without clients.'
-    ),
-    caption_justify='left',
-    box=box.SIMPLE,
-  )
-  shown.add_column('call', no_wrap=True)
-  for heading in ('clients', 'server', 'no batching', 'echo', 'bare call'):
-    shown.add_column(heading, justify='right', no_wrap=True)
-  for heading in ('rate/echo', 'rate/no batching', 'p50/echo', 'p50/bare'):
-    shown.add_column(heading, justify='right')
   cells: dict[tuple[str, int], dict[str, Record]] = {}
   for record in records:
     if record['part'] in ('calls', 'ratios'):
       cell = cells.setdefault((record['workload'], record['clients']), {})
       cell[record.get('contender', 'ratios')] = record
+  return console.Group(
+    _calls(cells, parts['machine']), _ratios(cells), _targets(records), _life(parts)
+  )
+
+
+def _calls(cells: Cells, machine: Record) -> table.Table:
+  shown = table.Table(
+    title='Calls per second: p50 / p99 / processor time per call in ms',
+    caption=(
+      f'{machine["cpu"]}, {machine["cores"]} cores shared by server and clients, load at the start '
+      f'{machine["load_average"]:.1f}; TensorFlow {machine["tensorflow"]}, grpcio '
+      f'{machine["grpcio"]}. Clients call without a pause. The bare session call runs in one '
+      'thread, without clients.'
+    ),
+    caption_justify='left',
+    box=box.SIMPLE,
+  )
+  headings = {
+    'served': 'server',
+    'unbatched': 'without batching',
+    'echo': 'echo server',
+    'bare': 'bare call',
+  }
+  _fill(shown, cells, headings, lambda cell, name: _rate(cell.get(name)))
+  return shown
+
+
+def _ratios(cells: Cells) -> table.Table:
+  shown = table.Table(title='Ratios of the server to what took turns with it', box=box.SIMPLE)
+  headings = {
+    'rate_to_echo': 'rate / echo',
+    'rate_to_unbatched': 'rate / without batching',
+    'p50_to_echo': 'p50 / echo',
+    'p50_to_bare': 'p50 / bare call',
+  }
+  _fill(shown, cells, headings, lambda cell, name: _ratio(cell['ratios'].get(name)))
+  return shown
+
+
+def _fill(
+  shown: table.Table,
+  cells: Cells,
+  headings: Mapping[str, str],
+  text: Callable[[dict[str, Record], str], str],
+) -> None:
+  """Adds a row for each cell and a column for each heading; a section for each call."""
+  shown.add_column('call', no_wrap=True)
+  for heading in ('clients', *headings.values()):
+    shown.add_column(heading, justify='right', no_wrap=True)
   last = None
   for (workload, clients), cell in cells.items():
-    if workload != last and last is not None:
+    if last not in (None, workload):
       shown.add_section()
-    ratios = cell['ratios']
-    shown.add_row(
-      workload if workload != last else '',
-      str(clients),
-      *(_rate(cell.get(name)) for name in ('served', 'unbatched', 'echo', 'bare')),
-      *(
-        _ratio(ratios.get(name))
-        for name in ('rate_to_echo', 'rate_to_unbatched', 'p50_to_echo', 'p50_to_bare')
-      ),
-    )
+    name = workload if workload != last else ''
+    shown.add_row(name, str(clients), *(text(cell, column) for column in headings))
     last = workload
-  return shown
 
 
 def _targets(records: Sequence[Record]) -> table.Table:

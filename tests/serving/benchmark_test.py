@@ -238,6 +238,7 @@ class ProgramTest(test_case.TestCase):
     self.assertEqual(self.result.returncode, 0, self.result.stderr)
     for text in ('update T=200', 'adapt_and_act T=200', 'Targets', 'hot reload', 'resident memory'):
       self.assertIn(text, self.result.stdout)
+    self.assertNotIn('…', self.result.stdout)
     self.assertIn(f'written to {self.output}', self.result.stdout)
     self.assertIn('act, clients: 3', self.result.stderr)
 
