@@ -37,6 +37,8 @@ from serving.model_server import batcher, batching_config, manager, model_config
 # Beside predict requests: health, status, metadata; a reserve, so that overload does not hide them.
 _OTHER_RPCS = 64
 _DRAIN_POLL_SECONDS = 0.02
+_QUIET_POLLS = 10
+_LAST_CALLS_SECONDS = 0.1
 
 
 class EmbeddedServer:
@@ -143,6 +145,8 @@ class EmbeddedServer:
       await asyncio.gather(self._follower, return_exceptions=True)
     await self._health.drain()
     if self._server is not None:
+      # gRPC would cancel what has been sent already and waits for this loop to accept it.
+      await asyncio.sleep(min(_LAST_CALLS_SECONDS, grace))
       await self._stop_grpc(grace)
     if self._rest is not None:
       await self._rest.cleanup()
@@ -239,9 +243,12 @@ class EmbeddedServer:
     """Waits for predict requests only: a client that watches our health stays for ever."""
     stopping = asyncio.create_task(self._server.stop(grace))
     deadline = asyncio.get_running_loop().time() + grace
+    quiet_polls = 0
     while not stopping.done() and asyncio.get_running_loop().time() < deadline:
       await asyncio.wait([stopping], timeout=_DRAIN_POLL_SECONDS)
-      if not self._in_flight.count:
+      # Not at the first zero: requests may have come and not begun, or ended and not been sent.
+      quiet_polls = 0 if self._in_flight.count else quiet_polls + 1
+      if quiet_polls >= _QUIET_POLLS:
         break
     await self._server.stop(0)
     await stopping

@@ -12,8 +12,9 @@ from serving.testing import contract_cases, contract_server, load, toy_server
 
 START_SECONDS = 300
 ENOUGH_CALLS = 50
-# A call this old has arrived, however busy the machine is.
-SURELY_IN_FLIGHT_SECONDS = 0.05
+# A call this old was sent before the signal was.
+SURELY_SENT_SECONDS = 0.01
+NOT_SERVED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
 def request(signature: str):
@@ -37,8 +38,10 @@ class DrainTest(test_case.TestCase):
         slow.join()
       self.assertEqual(running.process.wait(10), 0)
     for failed in quick.failures + slow.failures:
-      self.assertIs(failed.error.code(), grpc.StatusCode.UNAVAILABLE, failed.error)
-      self.assertGreater(failed.began, asked_to_stop - SURELY_IN_FLIGHT_SECONDS)
+      age = asked_to_stop - failed.began
+      # What arrives while the port closes is cancelled by gRPC, not refused, and was never begun.
+      self.assertIn(failed.error.code(), NOT_SERVED, f'{age} s old: {failed.error}')
+      self.assertLess(age, SURELY_SENT_SECONDS, failed.error)
     answered_meanwhile = [
       outcome
       for outcome in slow.outcomes
