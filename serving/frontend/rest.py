@@ -121,7 +121,7 @@ class RestApi:
       return _error(error.status, error.text)
     except web.HTTPException:
       raise
-    except Exception:
+    except Exception:  # The outermost handler: logged with its traceback, and no text leaks out.
       logging.exception('%s %s failed', request.method, request.path)
       return _error(500, 'internal error; the log of the server says more')
 

@@ -280,7 +280,7 @@ class ReloadCallTest(VersionsTestCase):
     self.assertEqual(self.server.predict(request).model_spec.version.value, 2)
 
   def test_model_that_waits_for_its_first_version_blocks_no_other_reload(self):
-    if self.server.is_stock:
+    if self.server.is_stock:  # Never the case unless TF_SERVING_ADDRESS names another server.
       self.skipTest('it would wedge every later reload of that server')
     request = contract_server.read_config(self.server.folder)
     self.add('empty', self.server.folder / 'empty')(request)
@@ -293,7 +293,7 @@ class ReloadCallTest(VersionsTestCase):
     self.assertIs(waiting.code(), CODE.ABORTED)
 
   def test_path_outside_the_root_is_refused(self):
-    if self.server.is_stock:
+    if self.server.is_stock:  # Never the case unless TF_SERVING_ADDRESS names another server.
       self.skipTest('stock loads from anywhere')
     self.assert_fails(
       CODE.PERMISSION_DENIED, 'must lie in', self.server.reload, self.add('late', self.temp_dir())
