@@ -30,7 +30,7 @@ def define_flags() -> None:
   flags.DEFINE_multi_string(
     'gin_bindings',
     [],
-    'One more binding, for example \'set_matmul_precision.precision = "bfloat16"\'. Repeatable.',
+    'One more binding, for example \'PearlAgent.compute_type = "bfloat16"\'. Repeatable.',
   )
   flags.DEFINE_integer(
     'seed', 0, 'Seeds tasks, environments, networks and sampling.', lower_bound=0

@@ -5,6 +5,7 @@ This module owns which loss changes which variables, and in which order (the ref
 """
 
 import math
+import pathlib
 from collections.abc import Callable, Sequence
 
 import gin
@@ -14,7 +15,7 @@ from tf_agents.agents import tf_agent
 from pearl_tf.agents import backups, entropy, losses, optimizers
 from pearl_tf.data import specs, types
 from pearl_tf.inference import posterior as posterior_lib
-from pearl_tf.networks import actor, critic, encoder
+from pearl_tf.networks import actor, critic, encoder, layers
 from pearl_tf.policies import latent_policy
 
 
@@ -58,6 +59,7 @@ class PearlAgent(tf_agent.TFAgent):
     actor_learning_rate: float = 3e-4,
     actor_mean_weight: float = 1e-3,
     actor_log_std_weight: float = 1e-3,
+    compute_type: str = 'float32',
     name: str = 'PearlAgent',
   ):
     """Builds networks, optimizers and both policies.
@@ -79,6 +81,9 @@ class PearlAgent(tf_agent.TFAgent):
       actor_learning_rate: of Adam on the actor.
       actor_mean_weight: regularisation of the pre-squashing mean.
       actor_log_std_weight: regularisation of the log standard deviation.
+      compute_type: what hidden layers multiply in during training steps: 'float32', 'bfloat16', or
+        'auto' for bfloat16 where the processor multiplies it. Acting, inference and exports compute
+        in float32, variables and losses are float32 in any case.
       name: name of the agent.
 
     Raises:
@@ -102,6 +107,7 @@ class PearlAgent(tf_agent.TFAgent):
     self._actor_mean_weight = actor_mean_weight
     self._actor_log_std_weight = actor_log_std_weight
     self._seed = tf.constant([seed, 0], tf.int32)
+    self._compute_dtype = _compute_dtype(compute_type)
 
     weight_seed = 1000 * seed
     self._encoder = encoder_class(specs.context_spec(domain), seed=weight_seed + 100)
@@ -183,7 +189,7 @@ class PearlAgent(tf_agent.TFAgent):
     return self._encoder.infer_posterior(context)
 
   def _train(self, experience: types.MetaBatch, weights=None) -> tf_agent.LossInfo:
-    """Takes one step on every variable group.
+    """Takes one step on every variable group, computing as `compute_type` says.
 
     Args:
       experience: `types.MetaBatch` with context `[T, N]` and transitions `[T, B]`.
@@ -194,6 +200,10 @@ class PearlAgent(tf_agent.TFAgent):
       of scalars for the log.
     """
     del weights
+    with layers.hidden_dtype(self._compute_dtype):
+      return self._take_step(experience)
+
+  def _take_step(self, experience: types.MetaBatch) -> tf_agent.LossInfo:
     step = tf.cast(self.train_step_counter, tf.int32)
     seed = tf.random.experimental.stateless_fold_in(self._seed, step)
     latent_seed, backup_seed, action_seed = tf.unstack(tf.random.split(seed, 3))
@@ -212,6 +222,7 @@ class PearlAgent(tf_agent.TFAgent):
     self._entropy_weight.update(log_prob)
     self.train_step_counter.assign_add(1)
     scalars = critic_scalars | actor_scalars | backup_scalars
+    scalars['compute/bits'] = tf.constant(8.0 * self._compute_dtype.size)
     loss = scalars['loss/critic'] + scalars['loss/kl'] + scalars['loss/actor']
     return tf_agent.LossInfo(loss=loss, extra=scalars)
 
@@ -298,6 +309,24 @@ class PearlAgent(tf_agent.TFAgent):
   ) -> tuple[tf.Tensor, tf.Tensor]:
     q1, q2 = (q((observation, action, latent))[0] for q in self._critics)
     return q1, q2
+
+
+def _compute_dtype(compute_type: str) -> tf.DType:
+  """Returns the type that `PearlAgent.compute_type` asks for on this machine."""
+  if compute_type == 'auto':
+    # A GPU of any age multiplies float32; what a CPU can do stands in its flags.
+    flags = pathlib.Path('/proc/cpuinfo')
+    has_bfloat16 = flags.exists() and not {'avx512_bf16', 'amx_bf16'}.isdisjoint(
+      flags.read_text().split()
+    )
+    return (
+      tf.bfloat16 if has_bfloat16 and not tf.config.list_physical_devices('GPU') else tf.float32
+    )
+  if compute_type not in ('float32', 'bfloat16'):
+    raise ValueError(
+      f"PearlAgent.compute_type must be 'float32', 'bfloat16' or 'auto', got {compute_type!r}"
+    )
+  return tf.as_dtype(compute_type)
 
 
 def _check_ranges(**ranges: tuple[float, float, float | None]) -> None:

@@ -37,7 +37,6 @@ class Builder:
     Raises:
       ValueError: if a number is impossible or the environment is unknown.
     """
-    numerics.set_matmul_precision()
     numerics.set_op_determinism()
     self.seed = seed
     self.training = training.Training()

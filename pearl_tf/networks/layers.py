@@ -1,31 +1,56 @@
-"""The fully connected layers of every PEARL network: initialisation and matmul shape.
+"""The fully connected layers of every PEARL network: initialisation and arithmetic.
 
-This module owns how a layer is initialised (as in the reference implementation) and how its product
-is laid out so that oneDNN may use bf16 arithmetic. The networks beside it compose these layers.
+This module owns how a layer is initialised (as in the reference implementation) and in which type
+hidden layers multiply. The networks beside it compose these layers.
 """
 
+import contextlib
+import contextvars
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
 HIDDEN_BIAS = 0.1
 
+_hidden_dtype = contextvars.ContextVar('hidden_dtype', default=tf.float32)
+
+
+@contextlib.contextmanager
+def hidden_dtype(dtype: tf.DType) -> Iterator[None]:
+  """Lets hidden layers that are traced or called inside compute in another type.
+
+  Inputs, kernel and bias are cast inside the layer; variables and their gradients stay float32, as
+  do the output layers and whatever is computed from them.
+
+  Args:
+    dtype: `tf.float32` or `tf.bfloat16`.
+  """
+  token = _hidden_dtype.set(dtype)
+  try:
+    yield
+  finally:
+    _hidden_dtype.reset(token)
+
 
 class Dense(tf.keras.layers.Dense):
-  """A Keras `Dense` whose product is a batch matmul of batch size one.
+  """A Keras `Dense` that multiplies matrices, whatever the rank of its input.
 
-  oneDNN's reduced-precision mode (see `pearl_tf.experiment.numerics`) applies to rank-3 batch
-  matmuls and not to rank-2 ones, so inputs of any rank are viewed as `[1, rows, features]`.
+  Attributes:
+    is_hidden: whether it computes in the type of `hidden_dtype`.
   """
 
+  is_hidden = False
+
   def call(self, inputs: tf.Tensor) -> tf.Tensor:
-    """Maps `[..., features] float32` to `[..., units] float32`."""
-    rows = tf.reshape(inputs, [1, -1, self.kernel.shape[0]])
-    outputs = tf.matmul(rows, self.kernel[tf.newaxis])
+    """Maps `[..., features]` to `[..., units]`; float32 unless hidden."""
+    dtype = _hidden_dtype.get() if self.is_hidden else tf.float32
+    rows = tf.cast(tf.reshape(inputs, [-1, self.kernel.shape[0]]), dtype)
+    outputs = tf.matmul(rows, tf.cast(self.kernel, dtype))
+    outputs = self.activation(tf.nn.bias_add(outputs, tf.cast(self.bias, dtype)))
     outputs = tf.reshape(outputs, tf.concat([tf.shape(inputs)[:-1], [self.units]], axis=0))
     outputs.set_shape(inputs.shape[:-1] + [self.units])
-    return self.activation(tf.nn.bias_add(outputs, self.bias))
+    return outputs
 
 
 def _uniform(limit: float, seed: int) -> tf.keras.initializers.Initializer:
@@ -43,13 +68,16 @@ def hidden(units: int, seed: int, name: str) -> Dense:
     seed: seed of the initial weights.
     name: name of the layer.
   """
-  return Dense(
+  layer = Dense(
     units,
     activation='relu',
     kernel_initializer=_uniform(1.0 / math.sqrt(units), seed),
     bias_initializer=tf.keras.initializers.Constant(HIDDEN_BIAS),
+    autocast=False,  # Keras would cast the output of the layer before back to float32.
     name=name,
   )
+  layer.is_hidden = True
+  return layer
 
 
 def output(units: int, limit: float, seed: int, name: str) -> Dense:
@@ -58,6 +86,7 @@ def output(units: int, limit: float, seed: int, name: str) -> Dense:
     units,
     kernel_initializer=_uniform(limit, seed),
     bias_initializer=_uniform(limit, seed + 1),
+    autocast=False,
     name=name,
   )
 

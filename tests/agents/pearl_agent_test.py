@@ -365,5 +365,24 @@ class CheckpointTest(AgentTestCase):
     self.assertLen(plain, num_trained + num_slow + 1)
 
 
+class ComputeTypeTest(AgentTestCase):
+  def test_bfloat16_is_for_training_steps_only(self):
+    exact, rounded = agent_of(), agent_of(compute_type='bfloat16')
+    batch = random_batch()
+    self.assertSameTensors(
+      exact.infer_posterior(batch.context), rounded.infer_posterior(batch.context)
+    )
+    losses = [agent.train(batch).extra for agent in (exact, rounded)]
+    self.assertEqual([float(scalars['compute/bits']) for scalars in losses], [32.0, 16.0])
+    exact_loss, rounded_loss = (float(scalars['loss/critic']) for scalars in losses)
+    self.assertNotEqual(exact_loss, rounded_loss)
+    self.assertAllClose(exact_loss, rounded_loss, rtol=0.02)
+    self.assertEqual({variable.dtype for variable in rounded.actor.variables}, {tf.float32})
+
+  def assertSameTensors(self, first, second):
+    for ours, theirs in zip(tf.nest.flatten(first), tf.nest.flatten(second), strict=True):
+      self.assertAllEqual(ours, theirs)
+
+
 if __name__ == '__main__':
   absltest.main()

@@ -5,9 +5,8 @@ from unittest import mock
 
 import numpy as np
 import tensorflow as tf
-from absl.testing import absltest, parameterized
+from absl.testing import absltest
 
-from pearl_tf.experiment import numerics
 from pearl_tf.experiment.benchmark import machine, timing
 from pearl_tf.testing import test_case
 
@@ -80,15 +79,6 @@ class MachineTest(test_case.TestCase):
     self.assertEqual(described['tensorflow'], tf.__version__)
     self.assertNotEmpty(described['cpu'])
     self.assertIn(described['cpu'], pathlib.Path('/proc/cpuinfo').read_text())
-    self.assertEqual(
-      'amx_bf16' in described['instruction_sets'], numerics.hardware_supports_bfloat16()
-    )
-
-  @parameterized.parameters(numerics.BFLOAT16, numerics.FLOAT32)
-  def test_precision_is_the_one_in_force(self, precision):
-    self.enter_context(mock.patch.dict(os.environ))
-    numerics.set_matmul_precision(precision)
-    self.assertEqual(machine.describe()['matmul_precision'], precision)
 
   def test_threads_of_the_environment(self):
     self.enter_context(mock.patch.dict(os.environ, {'TF_NUM_INTEROP_THREADS': '7'}))

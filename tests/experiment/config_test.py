@@ -74,7 +74,7 @@ class StartUpTest(test_case.TestCase):
     ('PearlAgent.gamma = 1.5', r'gamma must be in \[0\.0, 1\.0\], got 1\.5'),
     ('GaussianEncoder.latent_size = 0', 'latent_size must be positive, got 0'),
     ('LatentCritic.hidden_units = ()', 'layer widths must be positive.*got hidden_units='),
-    ("set_matmul_precision.precision = 'float8'", "'float32' or 'bfloat16', got 'float8'"),
+    ("PearlAgent.compute_type = 'float8'", "'bfloat16' or 'auto', got 'float8'"),
     ('make_tables.max_replay_episodes = 0', 'max_replay_episodes must be positive, got 0'),
     # Known names that nothing here reads.
     ('AutomaticEntropyWeight.initial_weight = 0.5', 'reads AutomaticEntropyWeight.initial_weight'),

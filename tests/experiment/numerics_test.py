@@ -1,11 +1,8 @@
-import os
 import subprocess
 import sys
-from unittest import mock
 
 from absl.testing import absltest
 
-from pearl_tf.experiment import numerics
 from pearl_tf.testing import small_run, test_case
 
 # Determinism cannot be switched off again, so it is switched on in a process of its own.
@@ -25,18 +22,6 @@ print(len(network.variables), 'variables')
 
 
 class NumericsTest(test_case.TestCase):
-  def test_precision_is_what_onednn_is_told(self):
-    name = 'TF_SET_ONEDNN_FPMATH_MODE'
-    with mock.patch.dict(os.environ):
-      numerics.set_matmul_precision(numerics.BFLOAT16)
-      self.assertEqual(os.environ[name], 'BF16')
-      numerics.set_matmul_precision()
-      self.assertNotIn(name, os.environ)
-
-  def test_an_unknown_precision_is_refused(self):
-    with self.assertRaisesRegex(ValueError, "must be 'float32' or 'bfloat16', got 'half'"):
-      numerics.set_matmul_precision('half')
-
   def test_networks_can_be_built_with_determinism_on(self):
     # TF-Agents draws an example input without a seed, which TensorFlow then refuses.
     process = subprocess.run(
@@ -47,9 +32,6 @@ class NumericsTest(test_case.TestCase):
       check=False,
     )
     self.assertEqual(process.stdout, '4 variables\n', process.stderr)
-
-  def test_the_processor_is_asked(self):
-    self.assertIsInstance(numerics.hardware_supports_bfloat16(), bool)
 
 
 if __name__ == '__main__':

@@ -55,6 +55,33 @@ class DenseTest(test_case.TestCase):
     self.assertAllClose(apply(inputs), layer(inputs))
 
 
+class HiddenDtypeTest(test_case.TestCase):
+  def test_bfloat16_inside_float32_outside(self):
+    mlp = layers.Mlp((64, 64), 3, output_limit=1.0, seed=0, name='mlp')
+    inputs = tf.constant(np.random.default_rng(0).normal(size=[32, 6]), tf.float32)
+
+    @tf.function
+    def outputs_and_gradients():
+      with tf.GradientTape() as tape:
+        outputs = mlp(inputs)
+        loss = tf.reduce_sum(outputs**2)
+      return outputs, tape.gradient(loss, mlp.trainable_variables)
+
+    mlp(inputs)
+    exact, exact_gradients = outputs_and_gradients()
+    traced = tf.function(outputs_and_gradients.python_function)
+    with layers.hidden_dtype(tf.bfloat16):
+      rounded, gradients = traced()
+    self.assertEqual(rounded.dtype, tf.float32)
+    self.assertNotAllClose(rounded, exact, rtol=1e-5, atol=1e-5)
+    self.assertAllClose(rounded, exact, rtol=0.05, atol=0.05)
+    for gradient, expected in zip(gradients, exact_gradients, strict=True):
+      self.assertEqual(gradient.dtype, tf.float32)
+      self.assertLess(tf.norm(gradient - expected), 0.05 * tf.norm(expected))
+    again, _ = tf.function(outputs_and_gradients.python_function)()
+    self.assertAllEqual(again, exact)
+
+
 class MlpTest(test_case.TestCase):
   def test_initialisation_of_the_reference(self):
     weights = built(layers.Mlp((300, 200), 40, seed=0, name='mlp'), 25)

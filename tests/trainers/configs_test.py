@@ -81,7 +81,7 @@ TABLE = {
   ),
 }
 # Variants of these by their own account: they are built, but are not the authors' numbers.
-VARIANTS = ('demo', 'cheetah_dir_sac', 'ant_rand_dir')
+VARIANTS = ('demo', 'cheetah_dir_sac', 'cheetah_dir_plus', 'ant_rand_dir')
 
 
 class ShippedConfigTest(test_case.TestCase):

@@ -11,10 +11,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from pearl_tf.experiment import numerics
-
-# What oneDNN reads; `numerics.set_matmul_precision` writes it.
-_PRECISION_VARIABLE = 'TF_SET_ONEDNN_FPMATH_MODE'
 # The instruction sets that decide how fast oneDNN multiplies.
 _INSTRUCTION_SETS = (
   'avx2',
@@ -35,7 +31,7 @@ def describe() -> dict[str, Any]:
   Returns:
     `cpu`, `cores` (those this process may use), `instruction_sets`, `memory_gib`, `gpus`,
     `load_average` (of the last minute, this process included), `tensorflow`, `intra_op_threads`,
-    `inter_op_threads`, `matmul_precision` (asked for; 'bfloat16' needs `amx_bf16`).
+    `inter_op_threads`.
   """
   model, flags = _processor()
   cores = len(os.sched_getaffinity(0))
@@ -53,9 +49,6 @@ def describe() -> dict[str, Any]:
     ),
     'inter_op_threads': _threads(
       threading.get_inter_op_parallelism_threads(), 'TF_NUM_INTEROP_THREADS', cores
-    ),
-    'matmul_precision': (
-      numerics.BFLOAT16 if os.environ.get(_PRECISION_VARIABLE) == 'BF16' else numerics.FLOAT32
     ),
   }
 

@@ -50,8 +50,8 @@ def _machine(machine: Record) -> str:
   return (
     f'{machine["cpu"]}, {machine["cores"]} cores ({", ".join(machine["instruction_sets"])}), '
     f'{machine["memory_gib"]:.0f} GiB, GPUs: {len(machine["gpus"])}, load at the start '
-    f'{machine["load_average"]:.1f}; TensorFlow {machine["tensorflow"]}, matmul precision '
-    f'{machine["matmul_precision"]}, threads {machine["intra_op_threads"]} intra, '
+    f'{machine["load_average"]:.1f}; TensorFlow {machine["tensorflow"]}, '
+    f'threads {machine["intra_op_threads"]} intra, '
     f'{machine["inter_op_threads"]} inter'
   )
 
