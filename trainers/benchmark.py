@@ -64,6 +64,7 @@ def main(argv: list[str]) -> None:
   # Here, so that --help and wrong flags are answered without the wait for TensorFlow.
   from pearl_tf.experiment import builder as builder_lib
   from pearl_tf.experiment import config, run_folder
+  from pearl_tf.experiment import experiment as experiment_lib
   from pearl_tf.experiment.benchmark import report, suite
 
   options = flags.FLAGS
@@ -71,9 +72,9 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f'unexpected arguments {argv[1:]}; every option starts with --')
   if options.scratch_dir is not None and not pathlib.Path(options.scratch_dir).is_dir():
     raise app.UsageError(f'--scratch_dir={options.scratch_dir} is not an existing folder')
-  config.load(options.gin_file, options.gin_bindings)
+  experiment = experiment_lib.load(options.gin_file, options.gin_bindings, seed=options.seed)
   with config.as_config_error():
-    builder = builder_lib.Builder(options.seed)
+    builder = builder_lib.Builder(experiment)
     benchmark = suite.Benchmark(
       builder,
       seconds=options.seconds,

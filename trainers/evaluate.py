@@ -6,6 +6,7 @@ Prints a table with a confidence interval over tasks and writes it as JSON into 
 evaluations/. The protocol is the run's own unless a flag changes it (docs/algorithm.md, meta-test).
 """
 
+import dataclasses
 import json
 import pathlib
 
@@ -56,7 +57,7 @@ def define_flags() -> None:
 def main(argv: list[str]) -> None:
   """Meta-tests, prints the table and writes the JSON."""
   # Here, so that --help and wrong flags are answered without the wait for TensorFlow.
-  from pearl_tf.evaluation import meta_test, report
+  from pearl_tf.evaluation import report
   from pearl_tf.experiment import run_folder, seeds, trained
 
   options = flags.FLAGS
@@ -65,7 +66,7 @@ def main(argv: list[str]) -> None:
   builder, checkpoint = trained.restore(options.root_dir, options.checkpoint)
   protocol = {name: options[name].value for name in _PROTOCOL if options[name].value is not None}
   subset = builder.tasks.test if options.tasks == 'test' else builder.tasks.train
-  result = meta_test.MetaTest(**protocol).run(
+  result = dataclasses.replace(builder.meta_test, **protocol).run(
     subset,
     builder.make_rollout(
       deterministic=not options.stochastic, num_environments=builder.training.num_environments

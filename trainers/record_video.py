@@ -8,6 +8,7 @@ shown with the posterior in their plane. Needs the extra 'media'; MuJoCo draws w
 through EGL or OSMesa.
 """
 
+import dataclasses
 import math
 import pathlib
 import sys
@@ -73,7 +74,7 @@ def main(argv: list[str]) -> None:
 def _record(options: flags.FlagValues) -> None:
   builder, checkpoint = trained.restore(options.root_dir, options.checkpoint)
   max_steps = builder.training.max_episode_steps
-  protocol, num_trajectories = _protocol(options, max_steps)
+  protocol, num_trajectories = _protocol(options, builder.meta_test, max_steps)
   environment = video.make_environment(
     builder.environments(1)[0].gymnasium_env, max_episode_steps=max_steps, width=options.width
   )
@@ -112,7 +113,9 @@ def _record(options: flags.FlagValues) -> None:
   environment.close()
 
 
-def _protocol(options: flags.FlagValues, max_steps: int) -> tuple[meta_test.MetaTest, int]:
+def _protocol(
+  options: flags.FlagValues, configured: meta_test.MetaTest, max_steps: int
+) -> tuple[meta_test.MetaTest, int]:
   """Returns the run's protocol with what the flags change, and how many trajectories it shows."""
   changes = {}
   if options.num_exploration_episodes is not None:
@@ -120,7 +123,7 @@ def _protocol(options: flags.FlagValues, max_steps: int) -> tuple[meta_test.Meta
   if options.episodes is not None:
     # By whole trajectories, so that there are enough of them however early they end.
     changes['steps_per_repeat'] = options.episodes * max_steps
-  protocol = meta_test.MetaTest(num_repeats=1, **changes)
+  protocol = dataclasses.replace(configured, num_repeats=1, **changes)
   return protocol, math.ceil(protocol.steps_per_repeat / max_steps)
 
 

@@ -5,6 +5,7 @@ before the critics learn, and lets it learn once the soft value of current state
 """
 
 import abc
+from collections.abc import Callable
 
 import gin
 import tensorflow as tf
@@ -57,11 +58,12 @@ class ValueBackup(Backup):
     domain: specs.DomainSpec,
     *,
     latent_size: int,
-    actor_network: actor.LatentActor,
-    critics: tuple[critic.LatentCritic, critic.LatentCritic],
+    actor_network: network.Network,
+    critics: tuple[network.Network, network.Network],
     target_update_rate: float,
     seed: int,
     learning_rate: float = 3e-4,
+    value_class: Callable[..., network.Network] = critic.LatentValue,
   ):
     """Builds V, its target (equal at the start) and V's optimizer.
 
@@ -73,11 +75,12 @@ class ValueBackup(Backup):
       target_update_rate: Polyak rate in (0, 1], tau.
       seed: seed of the initial weights.
       learning_rate: of Adam on V.
+      value_class: V(s, z), built and called as `LatentValue`.
     """
     super().__init__()
     del actor_network, critics
     latent_spec = tf.TensorSpec([latent_size], tf.float32)
-    self._value = critic.LatentValue((domain.observation, latent_spec), seed=seed)
+    self._value = value_class((domain.observation, latent_spec), seed=seed)
     self._value.create_variables()
     self._target = _frozen_copy(self._value, 'TargetValue')
     self._optimizer = optimizers.adam(learning_rate, self._value.trainable_variables)
@@ -108,8 +111,8 @@ class TargetCriticBackup(Backup):
     domain: specs.DomainSpec,
     *,
     latent_size: int,
-    actor_network: actor.LatentActor,
-    critics: tuple[critic.LatentCritic, critic.LatentCritic],
+    actor_network: network.Network,
+    critics: tuple[network.Network, network.Network],
     target_update_rate: float,
     seed: int,
   ):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import gin
 import tensorflow as tf
 from tf_agents.agents import tf_agent
+from tf_agents.networks import network
 
 from pearl_tf.agents import backups, entropy, losses, optimizers
 from pearl_tf.data import specs, types
@@ -48,6 +49,8 @@ class PearlAgent(tf_agent.TFAgent):
     train_step_counter: tf.Variable,
     seed: int,
     encoder_class: Callable[..., encoder.ContextEncoder] = encoder.GaussianEncoder,
+    actor_class: Callable[..., network.Network] = actor.LatentActor,
+    critic_class: Callable[..., network.Network] = critic.LatentCritic,
     backup_class: Callable[..., backups.Backup] = backups.ValueBackup,
     entropy_weight_class: Callable[..., tf.Module] = entropy.FixedEntropyWeight,
     kl_weight: float = 0.1,
@@ -70,6 +73,8 @@ class PearlAgent(tf_agent.TFAgent):
       seed: seeds the initial weights and the noise of every training step.
       encoder_class: `GaussianEncoder` (paper), `DeterministicEncoder` (no bottleneck) or
         `RecurrentEncoder` (in time order).
+      actor_class: pi(a | s, z), built and called as `LatentActor`.
+      critic_class: Q(s, a, z), built twice and called as `LatentCritic`.
       backup_class: `ValueBackup` (reference) or `TargetCriticBackup` (later SAC).
       entropy_weight_class: `FixedEntropyWeight` (reference) or `AutomaticEntropyWeight`.
       kl_weight: weight of the KL *summed over tasks*; unused without a bottleneck.
@@ -114,14 +119,14 @@ class PearlAgent(tf_agent.TFAgent):
     latent_spec = tf.TensorSpec([self._encoder.latent_size], tf.float32, 'latent')
     critic_spec = (domain.observation, domain.action, latent_spec)
     self._critics = (
-      critic.LatentCritic(critic_spec, seed=weight_seed + 200, name='Critic1'),
-      critic.LatentCritic(critic_spec, seed=weight_seed + 300, name='Critic2'),
+      critic_class(critic_spec, seed=weight_seed + 200, name='Critic1'),
+      critic_class(critic_spec, seed=weight_seed + 300, name='Critic2'),
     )
-    self._actor = actor.LatentActor(
+    self._actor = actor_class(
       (domain.observation, latent_spec), action_size=domain.action_size, seed=weight_seed + 400
     )
-    for network in (self._encoder, *self._critics, self._actor):
-      network.create_variables()
+    for part in (self._encoder, *self._critics, self._actor):
+      part.create_variables()
     self._backup = backup_class(
       domain,
       latent_size=self._encoder.latent_size,
@@ -161,12 +166,12 @@ class PearlAgent(tf_agent.TFAgent):
     return self._encoder
 
   @property
-  def actor(self) -> actor.LatentActor:
+  def actor(self) -> network.Network:
     """The policy network, pi(a | s, z)."""
     return self._actor
 
   @property
-  def critics(self) -> tuple[critic.LatentCritic, critic.LatentCritic]:
+  def critics(self) -> tuple[network.Network, network.Network]:
     """Both state-action value networks."""
     return self._critics
 

@@ -12,10 +12,12 @@ Public API: `make(name, **kwargs) -> gymnasium.Env`. Tasks are drawn and set on 
 import difflib
 import importlib
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import gin
 import gymnasium
+from gymnasium.envs import registration
 
 from pearl_tf import environments
 
@@ -43,27 +45,49 @@ def make(name: str = gin.REQUIRED, **kwargs) -> gymnasium.Env:
     ValueError: If nothing has this name, or it needs an optional part that is not installed.
     TypeError: If what has this name is not a family of tasks.
   """
+  found, env_id = _find(name)
+  env = _instantiate(found, name, kwargs) if env_id is None else _make_id(env_id, kwargs)
+  _check_contract(env, name)
+  return env
+
+
+def constructor(name: str) -> tuple[Callable[..., gymnasium.Env], dict[str, Any]]:
+  """Returns what `make` calls for a name, and the arguments that a registration gives it.
+
+  Raises:
+    ValueError: As `make`.
+  """
+  found, env_id = _find(name)
+  if env_id is None:
+    return found, {}
+  spec = gymnasium.spec(env_id)
+  entry_point = spec.entry_point
+  if isinstance(entry_point, str):
+    entry_point = registration.load_env_creator(entry_point)
+  return entry_point, spec.kwargs
+
+
+def _find(name: str) -> tuple[Any, str | None]:
+  """Returns what a module has under the name, or else the id that gymnasium has."""
   if not isinstance(name, str) or not name.strip():
     raise ValueError(f'The name of an environment must be a text, got {name!r}. {_known_ids()}')
   module_name, _, attribute = name.rpartition(':')
   if module_name:
     module = _import_module(module_name, name)
     found = getattr(module, attribute, None)
-    if found is None and attribute not in gymnasium.registry:
-      raise ValueError(
-        f'Environment {name!r}: module {module_name!r} has no class {attribute!r} and registers no '
-        f'such id with gymnasium. {_close_matches(attribute, _public_classes(module))}'
-      )
-    env = _instantiate(found, name, kwargs) if found is not None else _make_id(attribute, kwargs)
-  elif name in gymnasium.registry:
-    env = _make_id(name, kwargs)
-  else:
+    if found is not None:
+      return found, None
+    if attribute in gymnasium.registry:
+      return None, attribute
     raise ValueError(
-      f'Unknown environment {name!r}. {_close_matches(name, _our_ids())}'
-      f'{_known_ids()} {_HOW_TO_ADD}'
+      f'Environment {name!r}: module {module_name!r} has no class {attribute!r} and registers no '
+      f'such id with gymnasium. {_close_matches(attribute, _public_classes(module))}'
     )
-  _check_contract(env, name)
-  return env
+  if name in gymnasium.registry:
+    return None, name
+  raise ValueError(
+    f'Unknown environment {name!r}. {_close_matches(name, _our_ids())}{_known_ids()} {_HOW_TO_ADD}'
+  )
 
 
 def _import_module(module_name: str, name: str) -> Any:

@@ -4,6 +4,7 @@ This module owns the evaluation protocol (reference implementation; options in `
 record of every trajectory. Reports and plots read the record.
 """
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -61,53 +62,49 @@ class MetaTestResult(NamedTuple):
 
 
 @gin.configurable
+@dataclasses.dataclass(frozen=True)
 class MetaTest:
-  """The protocol: repeats per task, steps per repeat, exploration, context."""
+  """The protocol: repeats per task, steps per repeat, exploration, context.
 
-  def __init__(
-    self,
-    *,
-    num_repeats: int = 2,
-    steps_per_repeat: int = 600,
-    num_exploration_episodes: int = 1,
-    context_size: int | None = None,
-    context_sampling: str = batch_rule.TRANSITIONS,
-  ):
-    """Fixes the protocol.
+  Attributes:
+    num_repeats: independent repeats per task (`num_evals` of the reference).
+    steps_per_repeat: transitions to reach in each repeat, by whole trajectories.
+    num_exploration_episodes: trajectories on the prior before the belief follows the context.
+    context_size: context transitions drawn with replacement per inference; None (reference) for
+      every transition so far.
+    context_sampling: 'transitions' or 'trajectories', what `context_size` is drawn by.
 
-    Args:
-      num_repeats: independent repeats per task (`num_evals` of the reference).
-      steps_per_repeat: transitions to reach in each repeat, by whole trajectories.
-      num_exploration_episodes: trajectories on the prior before the belief follows the context.
-      context_size: context transitions drawn with replacement per inference; None (reference) for
-        every transition so far.
-      context_sampling: 'transitions' or 'trajectories', what `context_size` is drawn by.
+  Raises:
+    ValueError: if a number is not positive.
+  """
 
-    Raises:
-      ValueError: if a number is not positive.
-    """
-    numbers = (num_repeats, steps_per_repeat, num_exploration_episodes)
+  num_repeats: int = 2
+  steps_per_repeat: int = 600
+  num_exploration_episodes: int = 1
+  context_size: int | None = None
+  context_sampling: str = batch_rule.TRANSITIONS
+
+  def __post_init__(self):
+    numbers = (self.num_repeats, self.steps_per_repeat, self.num_exploration_episodes)
     are_integers = all(isinstance(number, int) for number in numbers)
-    if not are_integers or min(num_repeats, steps_per_repeat, num_exploration_episodes + 1) < 1:
+    if not are_integers or min(*numbers[:2], numbers[2] + 1) < 1:
       raise ValueError(
         'MetaTest needs positive integers num_repeats and steps_per_repeat and a '
-        f'num_exploration_episodes of at least 0, got {num_repeats!r}, {steps_per_repeat!r} and '
-        f'{num_exploration_episodes!r}'
+        f'num_exploration_episodes of at least 0, got {self.num_repeats!r}, '
+        f'{self.steps_per_repeat!r} and {self.num_exploration_episodes!r}'
       )
-    self._num_repeats = num_repeats
-    self._phase = schedule.Phase(
-      'meta_test',
-      steps_per_repeat,
-      num_prior_episodes=num_exploration_episodes,
-      in_context=True,
-      context_size=context_size,
-      context_sampling=context_sampling,
-    )
+    self._phase  # noqa: B018 - refuses what contradicts itself.
 
   @property
-  def steps_per_repeat(self) -> int:
-    """Transitions to reach in each repeat."""
-    return self._phase.num_steps
+  def _phase(self) -> schedule.Phase:
+    return schedule.Phase(
+      'meta_test',
+      self.steps_per_repeat,
+      num_prior_episodes=self.num_exploration_episodes,
+      in_context=True,
+      context_size=self.context_size,
+      context_sampling=self.context_sampling,
+    )
 
   def check_order(self, order_matters: bool) -> None:
     """Checks that a sub-sampled context keeps its order where the encoder depends on it.
@@ -119,10 +116,10 @@ class MetaTest:
       ValueError: if it does and contexts would be drawn transition by transition, even if only
         because a later evaluation asks for a `context_size`.
     """
-    if order_matters and self._phase.context_sampling != batch_rule.TRAJECTORIES:
+    if order_matters and self.context_sampling != batch_rule.TRAJECTORIES:
       raise ValueError(
         f'a recurrent encoder reads its context in time order, but MetaTest.context_sampling = '
-        f"{self._phase.context_sampling!r}: bind it to 'trajectories'"
+        f"{self.context_sampling!r}: bind it to 'trajectories'"
       )
 
   def run(
@@ -143,7 +140,7 @@ class MetaTest:
       The record of all trajectories.
     """
     started = time.monotonic()
-    keys = [(task, repeat) for task in tasks for repeat in range(self._num_repeats)]
+    keys = [(task, repeat) for task in tasks for repeat in range(self.num_repeats)]
     sessions = [session.Session(task, [self._phase]) for task, _ in keys]
     finished: list[rollout.FinishedEpisode] = []
     env_steps = rollout_fns.run(sessions, seed=seed, on_episode=finished.append)

@@ -1,7 +1,7 @@
-"""Builds every part of an experiment from the configuration in force.
+"""Builds every part of an experiment.
 
-This module is the one definition of an experiment; process layouts (`local_loop`, evaluation,
-export) call the same builder and differ only in which parts they ask for.
+Process layouts (`local_loop`, evaluation, export) call the same builder and differ only in which
+parts they ask for.
 """
 
 import functools
@@ -10,39 +10,41 @@ import pathlib
 import tensorflow as tf
 
 from pearl_tf.agents import pearl_agent
-from pearl_tf.collect import acting, collector, rollout, schedule
+from pearl_tf.collect import acting, collector, rollout
 from pearl_tf.data import specs
-from pearl_tf.environments import gymnasium_adapter, registry
-from pearl_tf.evaluation import meta_test
-from pearl_tf.experiment import config, learner, numerics, run_folder, seeds, tasks, training
+from pearl_tf.environments import gymnasium_adapter
+from pearl_tf.experiment import experiment as experiment_lib
+from pearl_tf.experiment import learner, run_folder, seeds, tasks
 from pearl_tf.export import evidence
-from pearl_tf.replay import cache, direct_sampler, feeder, packing, server, writer
+from pearl_tf.replay import cache, feeder, packing, server, writer
 
 
 class Builder:
   """Parts of an experiment, made when first asked for.
 
-  gin must have been loaded (`pearl_tf.experiment.config`). Numbers that contradict each other are
-  refused here, before anything long starts.
+  Numbers that contradict each other are refused here, before anything long starts.
   """
 
-  def __init__(self, seed: int, folder: run_folder.RunFolder | None = None):
-    """Checks the configuration and makes the first environment.
+  def __init__(
+    self, experiment: experiment_lib.Experiment, folder: run_folder.RunFolder | None = None
+  ):
+    """Throws the switches of the process, checks the numbers and makes the first environment.
 
     Args:
-      seed: the run's seed.
+      experiment: what is built.
       folder: keeps the task split: read from there if it exists, else written there. None for an
         experiment that is not kept.
 
     Raises:
-      ValueError: if a number is impossible or the environment is unknown.
+      ValueError: if a number is impossible.
     """
-    numerics.set_op_determinism()
-    self.seed = seed
-    self.training = training.Training()
-    self.schedule = schedule.CollectSchedule()
+    experiment.set_op_determinism()
+    self.experiment = experiment
+    self.seed = experiment.seed
+    self.training = experiment.training
+    self.schedule = experiment.schedule
     self.training.check_context(self.schedule)
-    self.meta_test = meta_test.MetaTest()
+    self.meta_test = experiment.meta_test
     self._environments = [self._make_environment()]
     self.keep_tasks(folder)
     first = self._environments[0]
@@ -54,7 +56,7 @@ class Builder:
 
   def _make_environment(self) -> gymnasium_adapter.GymnasiumAdapter:
     return gymnasium_adapter.GymnasiumAdapter(
-      registry.make(), max_episode_steps=self.training.max_episode_steps
+      self.experiment.make_environment(), max_episode_steps=self.training.max_episode_steps
     )
 
   def check(self) -> None:
@@ -62,7 +64,6 @@ class Builder:
 
     Raises:
       ValueError: if a number is impossible.
-      ConfigError: if a binding has no effect.
     """
     replay = Replay(self)
     try:
@@ -71,7 +72,6 @@ class Builder:
         evidence.of(self.agent.encoder)
     finally:
       replay.stop()
-    config.check_all_used()
 
   def keep_tasks(self, folder: run_folder.RunFolder | None) -> None:
     """Takes the task split of a folder, or samples it and keeps it there.
@@ -83,7 +83,7 @@ class Builder:
       self.tasks = tasks.load(folder.tasks)
       return
     default_seed = int(seeds.sequence(self.seed, seeds.Stream.TASKS).generate_state(1)[0])
-    self.tasks = tasks.sample_task_split(
+    self.tasks = self.experiment.sample_task_split(
       self._environments[0].gymnasium_env.unwrapped, default_seed=default_seed
     )
     if folder is not None:
@@ -107,7 +107,7 @@ class Builder:
   def agent(self) -> pearl_agent.PearlAgent:
     """The agent, with fresh variables."""
     counter = tf.Variable(0, dtype=tf.int64, trainable=False, name='train_step')
-    agent = pearl_agent.PearlAgent(self.domain, train_step_counter=counter, seed=self.seed)
+    agent = self.experiment.agent_class(self.domain, train_step_counter=counter, seed=self.seed)
     agent.initialize()
     self.training.check_order(agent.encoder.order_matters)
     self.meta_test.check_order(agent.encoder.order_matters)
@@ -162,6 +162,7 @@ class Replay:
       len(builder.tasks.train),
       restore_from=restore_from,
       scratch_directory=scratch_directory,
+      make_tables=builder.experiment.make_tables,
     )
     try:
       self._connect(builder)
@@ -184,7 +185,7 @@ class Replay:
     self.cache = self._feeder = None
     if has_cache:
       rule = builder.training.batch_rule
-      self.cache = cache.ReplayCache(
+      self.cache = builder.experiment.cache_class(
         builder.layout,
         num_tasks,
         capacity=builder.replay_capacity(),
@@ -193,7 +194,7 @@ class Replay:
       self._feeder = feeder.Feeder(self.cache, self.server.address)
       self.sampler = cache.CacheSampler(self.cache, rule=rule, **sizes)
     else:
-      self.sampler = direct_sampler.DirectSampler(
+      self.sampler = builder.experiment.sampler_class(
         self.server.address, builder.layout, num_tasks, **sizes
       )
 

@@ -5,6 +5,7 @@ This is the only module that parses gin. A run keeps its resolved text, so that 
 """
 
 import contextlib
+import functools
 import importlib
 import logging
 import pathlib
@@ -13,26 +14,8 @@ from collections.abc import Iterator, Sequence
 
 import gin
 
-# Whatever gin files may name must have been imported when they are parsed.
-_CONFIGURABLE_MODULES = (
-  'pearl_tf.agents.backups',
-  'pearl_tf.agents.entropy',
-  'pearl_tf.agents.pearl_agent',
-  'pearl_tf.collect.schedule',
-  'pearl_tf.environments.registry',
-  'pearl_tf.environments.legacy_masses',
-  'pearl_tf.environments.point_robot',
-  'pearl_tf.evaluation.meta_test',
-  'pearl_tf.experiment.numerics',
-  'pearl_tf.experiment.tasks',
-  'pearl_tf.experiment.training',
-  'pearl_tf.networks.actor',
-  'pearl_tf.networks.critic',
-  'pearl_tf.networks.encoder',
-  'pearl_tf.networks.recurrent_encoder',
-  'pearl_tf.replay.cache',
-  'pearl_tf.replay.tables',
-)
+_PACKAGE = pathlib.Path(__file__).parents[1]
+_CONFIGURABLE = re.compile(r'^@gin\.', re.MULTILINE)
 
 
 class ConfigError(ValueError):
@@ -73,8 +56,7 @@ def load(gin_files: Sequence[str], gin_bindings: Sequence[str] = ()) -> str:
   Raises:
     ConfigError: if a file is missing, the syntax is wrong, or a name is unknown (a typo).
   """
-  for module in _CONFIGURABLE_MODULES:
-    importlib.import_module(module)
+  _import_configurables()
   for gin_file in gin_files:
     if not pathlib.Path(gin_file).is_file():
       raise ConfigError(
@@ -102,31 +84,21 @@ def load(gin_files: Sequence[str], gin_bindings: Sequence[str] = ()) -> str:
 
 def load_text(text: str) -> str:
   """Parses a resolved text, for example a run folder's `config.gin`, and returns it."""
-  for module in _CONFIGURABLE_MODULES:
-    importlib.import_module(module)
+  _import_configurables()
   gin.clear_config()
   with as_config_error():
     gin.parse_config(text)
   return gin.config_str(max_line_length=100)
 
 
-def check_all_used() -> None:
-  """Checks that every binding was read by what has been built since the configuration was loaded.
-
-  gin ignores a binding that nothing asks for: of a part that another choice left out, or of an
-  argument that its caller passes itself.
-
-  Raises:
-    ConfigError: if a binding has no effect, naming it.
-  """
-  unused = sorted(_bound_names(gin.config_str()) - _bound_names(gin.operative_config_str()))
-  if unused:
-    raise ConfigError(
-      f'no part of this experiment reads {", ".join(unused)}: remove it, or choose the part it is '
-      'meant for'
-    )
+def bound_names() -> set[str]:
+  """Returns what stands left of the equals signs of the configuration in force."""
+  return set(re.findall(r'^([\w./]+) = ', gin.config_str(), re.MULTILINE))
 
 
-def _bound_names(text: str) -> set[str]:
-  """Returns what stands left of the equals signs of a gin text."""
-  return set(re.findall(r'^([\w./]+) = ', text, re.MULTILINE))
+@functools.cache
+def _import_configurables() -> None:
+  """Imports every module of the library that gin may configure: gin files may name all of them."""
+  for path in sorted(_PACKAGE.rglob('*.py')):
+    if _CONFIGURABLE.search(path.read_text()):
+      importlib.import_module('.'.join(path.relative_to(_PACKAGE.parent).with_suffix('').parts))

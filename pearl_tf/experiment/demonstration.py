@@ -4,6 +4,7 @@ This module owns what the demonstration measures and draws; `trainers.demo` prin
 `serving.demo` goes on from its run folder. It is the one experiment whose oracle is known.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -59,7 +60,7 @@ def run(
   if not finished:
     return None
   builder, _ = trained.restore(root_dir)
-  result = meta_test.MetaTest(num_repeats=_REPEATS).run(
+  result = dataclasses.replace(builder.meta_test, num_repeats=_REPEATS).run(
     builder.tasks.test,
     builder.make_rollout(deterministic=True, num_environments=len(builder.tasks.test) * _REPEATS),
     seed=seeds.sequence(seed, seeds.Stream.META_TEST),

@@ -2,8 +2,6 @@
 
 import os
 
-import gin
-
 from pearl_tf.experiment import builder as builder_lib
 from pearl_tf.experiment import run_folder
 from pearl_tf.export import exporter, manifest
@@ -51,8 +49,8 @@ class RunExporter:
     """
     return self._exporter.export(
       manifest.Origin(
-        environment=str(gin.query_parameter('registry.make.name')),
-        gin_config=self._folder.config.read_text(),
+        environment=self._builder.experiment.environment_name,
+        gin_config=self._builder.experiment.text,
         seed=self._builder.seed,
         train_step=int(self._builder.agent.train_step_counter),
         env_steps=env_steps,

@@ -25,6 +25,7 @@ from pearl_tf.experiment import (
   run_folder,
   seeds,
 )
+from pearl_tf.experiment import experiment as experiment_lib
 
 LATEST = 'latest'
 BEST = 'best'
@@ -89,13 +90,13 @@ def train(
     DivergenceError: if training stops being finite.
     EnvironmentFault: if an environment breaks its contract.
   """
-  config_text = config.load(gin_files, gin_bindings)
+  experiment = experiment_lib.load(gin_files, gin_bindings, seed=seed)
   folder = run_folder.RunFolder(root_dir)
   with config.as_config_error():  # Before the folder is touched.
-    builder = builder_lib.Builder(seed)
+    builder = builder_lib.Builder(experiment)
     builder.check()
   with folder.lock():
-    folder.claim(config_text, seed)
+    folder.claim(experiment.text, seed)
     builder.keep_tasks(folder)
     loop = LocalLoop(builder, folder)
     try:

@@ -4,7 +4,7 @@ import os
 import pathlib
 
 from pearl_tf.experiment import builder as builder_lib
-from pearl_tf.experiment import checkpoints, config, run_folder
+from pearl_tf.experiment import checkpoints, experiment, run_folder
 
 LATEST = 'latest'
 BEST = 'best'
@@ -30,8 +30,7 @@ def restore(
   folder = run_folder.RunFolder(root_dir)
   folder.require()
   found = _find(folder, checkpoint)
-  config.load_text(folder.config.read_text())
-  builder = builder_lib.Builder(folder.seed, folder)
+  builder = builder_lib.Builder(experiment.of_run(folder), folder)
   checkpoints.restore(found, {'agent': builder.agent}, partial=True)
   return builder, found
 

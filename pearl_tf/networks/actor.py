@@ -27,7 +27,7 @@ class ActionParameters(NamedTuple):
   log_std: tf.Tensor
 
 
-@gin.configurable
+@gin.configurable(denylist=['input_tensor_spec', 'action_size', 'seed', 'name'])
 class LatentActor(network.Network):
   """pi(a | s, z): ReLU hidden layers and heads for mean and log standard deviation."""
 

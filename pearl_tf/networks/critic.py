@@ -12,7 +12,7 @@ from tf_agents.networks import network
 from pearl_tf.networks import layers
 
 
-@gin.configurable
+@gin.configurable(denylist=['input_tensor_spec', 'seed', 'name'])
 class LatentCritic(network.Network):
   """Q(s, a, z): a ReLU network with one output (reference: 300-300-300)."""
 
@@ -41,7 +41,7 @@ class LatentCritic(network.Network):
     return tf.squeeze(self._mlp(tf.concat(inputs, axis=-1)), axis=-1), network_state
 
 
-@gin.configurable
+@gin.configurable(denylist=['input_tensor_spec', 'seed', 'name'])
 class LatentValue(network.Network):
   """V(s, z): a ReLU network with one output (reference: 300-300-300)."""
 

@@ -74,7 +74,7 @@ class ContextEncoder(network.Network):
     """Returns the belief before any evidence, leading dimensions `batch_shape`."""
 
 
-@gin.configurable
+@gin.configurable(denylist=['input_tensor_spec', 'seed', 'name'])
 class GaussianEncoder(ContextEncoder):
   """The encoder of the paper: independent Gaussian factors, multiplied (section 4.1).
 
@@ -130,7 +130,7 @@ class GaussianEncoder(ContextEncoder):
     return posterior.gaussian_prior(batch_shape, self.latent_size)
 
 
-@gin.configurable
+@gin.configurable(denylist=['input_tensor_spec', 'seed', 'name'])
 class DeterministicEncoder(ContextEncoder):
   """The ablation without a bottleneck (paper, figure 7): the latent is a mean of features."""
 

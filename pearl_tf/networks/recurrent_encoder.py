@@ -16,7 +16,7 @@ from pearl_tf.inference import gaussian, posterior
 from pearl_tf.networks import encoder, layers
 
 
-@gin.configurable
+@gin.configurable(denylist=['input_tensor_spec', 'seed', 'name'])
 class RecurrentEncoder(encoder.ContextEncoder):
   """An LSTM over embedded transitions, whose last hidden state gives one Gaussian factor.
 

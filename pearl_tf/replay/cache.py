@@ -17,7 +17,7 @@ _MAX_INT32 = 2**31 - 1
 _PAPER = batch_rule.BatchRule()
 
 
-@gin.configurable
+@gin.configurable(denylist=['layout', 'num_tasks', 'capacity', 'keep_trajectories', 'name'])
 class ReplayCache(tf.Module):
   """One pool of rows for all tasks, and for each task the rings of its replay and context rows.
 

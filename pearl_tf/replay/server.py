@@ -9,7 +9,7 @@ import json
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import reverb
 
@@ -38,6 +38,7 @@ class ReplayServer:
     restore_from: str | pathlib.Path | None = None,
     port: int | None = None,
     scratch_directory: str | pathlib.Path | None = None,
+    make_tables: Callable[..., list[reverb.Table]] = tables_lib.make_tables,
   ):
     """Starts the server, empty or with the content of a checkpoint.
 
@@ -49,11 +50,12 @@ class ReplayServer:
       scratch_directory: Existing folder in which checkpoints are written before they are moved;
         give one on the file system of the checkpoints, or each is copied. `None` takes the
         system's temporary folder.
+      make_tables: Returns the tables of a layout and a number of tasks.
 
     Raises:
       CheckpointError: If the checkpoint is missing, damaged, or of other tasks or another layout.
     """
-    tables = tables_lib.make_tables(layout, num_tasks)
+    tables = make_tables(layout, num_tasks)
     self._manifest = {
       'format': _FORMAT,
       'observation_size': layout.observation_size,

@@ -48,7 +48,7 @@ def signature(layout: packing.PackedLayout) -> dict[str, tf.TensorSpec]:
   }
 
 
-@gin.configurable
+@gin.configurable(denylist=['layout', 'num_tasks'])
 def make_tables(
   layout: packing.PackedLayout,
   num_tasks: int,

@@ -13,6 +13,7 @@ from pearl_tf.agents import backups, pearl_agent
 from pearl_tf.data import specs
 from pearl_tf.experiment import builder as builder_lib
 from pearl_tf.experiment import config
+from pearl_tf.experiment import experiment as experiment_lib
 from pearl_tf.experiment.benchmark import (
   environments,
   flops,
@@ -55,8 +56,7 @@ TRANSITIONS_PER_ROUND = 51 * EPISODE_STEPS
 
 
 def make_builder(*bindings: str) -> builder_lib.Builder:
-  config.load([], [*BINDINGS, *(bindings or [WITH_VALUE])])
-  return builder_lib.Builder(0)
+  return builder_lib.Builder(experiment_lib.load([], [*BINDINGS, *(bindings or [WITH_VALUE])]))
 
 
 def make_agent(observation_size: int, action_size: int) -> pearl_agent.PearlAgent:
@@ -352,10 +352,9 @@ class SuiteTest(test_case.TestCase):
     self.assertAlmostEqual(projection['beside_training_percent'], 100 * 23 / 27)
 
   def test_direct_sampler_has_no_drain(self):
-    config.load(
-      [], [*BINDINGS, WITH_VALUE, "Training.sampler = 'direct'", 'Training.replay_capacity = None']
+    builder = make_builder(
+      WITH_VALUE, "Training.sampler = 'direct'", 'Training.replay_capacity = None'
     )
-    builder = builder_lib.Builder(0)
     replay = builder_lib.Replay(builder)
     self.addCleanup(replay.stop)
     record = storage.fill(builder, replay, num_transitions=1)
@@ -368,11 +367,6 @@ class SuiteTest(test_case.TestCase):
   def test_impossible_number_is_named(self, name):
     with self.assertRaisesRegex(ValueError, f'{name} must be positive, got 0'):
       suite.Benchmark(make_builder(), **{name: 0})
-
-  def test_binding_without_effect_is_refused(self):
-    config.load([], [*BINDINGS, WITH_VALUE, 'DeterministicEncoder.latent_size = 3'])
-    with self.assertRaisesRegex(config.ConfigError, 'DeterministicEncoder.latent_size'):
-      suite.Benchmark(builder_lib.Builder(0), seconds=0.001).run()
 
 
 if __name__ == '__main__':

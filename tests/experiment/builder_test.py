@@ -3,13 +3,14 @@ import tensorflow as tf
 from absl.testing import absltest, parameterized
 
 from pearl_tf.experiment import builder as builder_lib
-from pearl_tf.experiment import config, run_folder
+from pearl_tf.experiment import experiment as experiment_lib
+from pearl_tf.experiment import run_folder
 from pearl_tf.testing import small_run, test_case
 
 
 def build(*bindings, seed=0, folder=None):
-  config.load([small_run.GIN_FILE], (*small_run.LINE, *bindings))
-  return builder_lib.Builder(seed, folder)
+  experiment = experiment_lib.load([small_run.GIN_FILE], (*small_run.LINE, *bindings), seed=seed)
+  return builder_lib.Builder(experiment, folder)
 
 
 class BuilderTest(test_case.TestCase):

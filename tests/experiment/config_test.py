@@ -1,8 +1,8 @@
 import gin
 from absl.testing import absltest, parameterized
 
-from pearl_tf.experiment import builder as builder_lib
 from pearl_tf.experiment import config, local_loop
+from pearl_tf.experiment import experiment as experiment_lib
 from pearl_tf.testing import small_run, test_case
 
 
@@ -79,7 +79,7 @@ class StartUpTest(test_case.TestCase):
     # Known names that nothing here reads.
     ('AutomaticEntropyWeight.initial_weight = 0.5', 'reads AutomaticEntropyWeight.initial_weight'),
     ('DirectSampler.rows_per_trajectory = 2', 'reads DirectSampler.rows_per_trajectory'),
-    ('LatentCritic.seed = 3', 'reads LatentCritic.seed'),
+    ('LatentCritic.seed = 3', "'LatentCritic' has denylisted kwarg 'seed'"),
     ('SOME_MACRO = 3', 'reads SOME_MACRO'),
   )
   def test_is_refused_before_the_folder_is_touched(self, binding, message):
@@ -100,9 +100,9 @@ class StartUpTest(test_case.TestCase):
     self.assertFalse(root.exists())
 
   def test_a_used_macro_is_no_error(self):
-    config.load([], ['WIDTH = 7', 'Training.batch_size = %WIDTH'])
-    builder_lib.training.Training()
-    config.check_all_used()
+    macro = ('WIDTH = 7', 'Training.batch_size = %WIDTH')
+    experiment = experiment_lib.load([small_run.GIN_FILE], macro)
+    self.assertEqual(experiment.training.batch_size, 7)
 
 
 if __name__ == '__main__':

@@ -9,6 +9,7 @@ from absl.testing import absltest, parameterized
 
 from pearl_tf.experiment import builder as builder_lib
 from pearl_tf.experiment import config, learner, local_loop, metrics, seeds, trained
+from pearl_tf.experiment import experiment as experiment_lib
 from pearl_tf.replay import batch_rule
 from pearl_tf.testing import small_run, test_case
 
@@ -88,8 +89,9 @@ class EncodersTest(test_case.TestCase):
 
 class OrderTest(test_case.TestCase):
   def _build(self, *bindings) -> builder_lib.Builder:
-    config.load([small_run.GIN_FILE], (*bindings_of('recurrent'), *bindings))
-    return builder_lib.Builder(0)
+    return builder_lib.Builder(
+      experiment_lib.load([small_run.GIN_FILE], (*bindings_of('recurrent'), *bindings))
+    )
 
   @parameterized.parameters('Training', 'MetaTest')
   def test_a_recurrent_encoder_refuses_loose_transitions(self, owner):

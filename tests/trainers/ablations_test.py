@@ -7,6 +7,7 @@ from absl.testing import absltest, parameterized
 
 from pearl_tf.experiment import builder as builder_lib
 from pearl_tf.experiment import config, local_loop, metrics
+from pearl_tf.experiment import experiment as experiment_lib
 from pearl_tf.networks import encoder, recurrent_encoder
 from pearl_tf.replay import batch_rule
 from pearl_tf.testing import small_run, test_case
@@ -68,8 +69,7 @@ class AblationsTest(test_case.TestCase):
   @parameterized.parameters(*RULES)
   def test_is_what_it_says(self, name):
     encoder_name, *rule, environment = RULES[name]
-    config.load([str(FOLDER / f'{name}.gin')])
-    builder = builder_lib.Builder(0)
+    builder = builder_lib.Builder(experiment_lib.load([FOLDER / f'{name}.gin']))
     self.assertIsInstance(builder.agent.encoder, ENCODERS[encoder_name])
     self.assertEqual(builder.training.batch_rule, batch_rule.BatchRule(*rule))
     self.assertIn(environment, builder.environments(1)[0].name)

@@ -3,6 +3,7 @@ from absl.testing import absltest, parameterized
 
 from pearl_tf.experiment import builder as builder_lib
 from pearl_tf.experiment import config
+from pearl_tf.experiment import experiment as experiment_lib
 from pearl_tf.testing import small_run, test_case
 
 CONFIGS = sorted((small_run.ROOT / 'trainers' / 'configs').rglob('*.gin'))
@@ -87,10 +88,8 @@ VARIANTS = ('demo', 'cheetah_dir_sac', 'cheetah_dir_plus', 'ant_rand_dir')
 class ShippedConfigTest(test_case.TestCase):
   @parameterized.named_parameters((path.stem, path) for path in CONFIGS)
   def test_builds_and_uses_every_binding(self, path):
-    config.load([str(path)])
-    builder = builder_lib.Builder(0)
+    builder = builder_lib.Builder(experiment_lib.load([path]))
     self.assertEqual(int(builder.agent.train_step_counter), 0)
-    config.check_all_used()
     self.assertLen(builder.tasks.train, gin.query_parameter('sample_task_split.num_train'))
     held_out = gin.query_parameter('sample_task_split.num_test')
     self.assertLen(builder.tasks.test, held_out or len(builder.tasks.train))

@@ -10,7 +10,8 @@ import imageio.v2
 from absl.testing import absltest, parameterized
 
 from pearl_tf.experiment import builder as builder_lib
-from pearl_tf.experiment import checkpoints, config, run_folder
+from pearl_tf.experiment import checkpoints, run_folder
+from pearl_tf.experiment import experiment as experiment_lib
 from pearl_tf.testing import small_run, test_case
 
 STEPS = 4
@@ -20,12 +21,12 @@ CONFIGS = small_run.ROOT / 'trainers' / 'configs'
 def make_run(root, name='point_robot'):
   """Makes the folder of a run of no iterations."""
   shrunken = (*small_run.SMALL, f'Training.max_episode_steps = {STEPS}')
-  text = config.load(
+  experiment = experiment_lib.load(
     [str(CONFIGS / f'{name}.gin')], (*shrunken, f'MetaTest.steps_per_repeat = {3 * STEPS}')
   )
   folder = run_folder.RunFolder(root)
-  folder.claim(text, 0)
-  builder = builder_lib.Builder(0, folder)
+  folder.claim(experiment.text, 0)
+  builder = builder_lib.Builder(experiment, folder)
   saved = checkpoints.Checkpoints(folder.checkpoints, prefix='latest')
   saved.save(1, {'agent': builder.agent}, {})
   return root

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any
 
 from pearl_tf.experiment import builder as builder_lib
-from pearl_tf.experiment import config
 from pearl_tf.experiment.benchmark import environments, learning, machine, storage
 
 Record = dict[str, Any]
@@ -71,7 +70,7 @@ class Benchmark:
       One record per part: plain data, `part` names it, and the names of the figures tell units.
 
     Raises:
-      ConfigError: if a binding has no effect, or the networks have no floor.
+      ConfigError: if the networks have no floor.
       EnvironmentFault: if an environment breaks its contract.
     """
     with tempfile.TemporaryDirectory(
@@ -80,8 +79,6 @@ class Benchmark:
       self._directory = pathlib.Path(directory)
       self._replay = builder_lib.Replay(self._builder, scratch_directory=self._directory)
       try:
-        self._builder.make_learner(self._replay)
-        config.check_all_used()
         return self._measure(announce)
       finally:
         self._replay.stop()

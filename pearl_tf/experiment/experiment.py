@@ -1,0 +1,111 @@
+"""An experiment as a value: what a configuration says, read once.
+
+Two of them in one process do not mix: nothing that is built from one, however late, reads gin.
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Sequence
+
+import gymnasium
+
+from pearl_tf.agents import pearl_agent
+from pearl_tf.collect import schedule
+from pearl_tf.environments import registry
+from pearl_tf.evaluation import meta_test
+from pearl_tf.experiment import bound, config, numerics, run_folder, tasks, training
+from pearl_tf.replay import cache, direct_sampler, tables
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """A configuration and a seed.
+
+  Attributes:
+    text: the resolved gin text.
+    seed: of everything random.
+    environment_name: name of the task family.
+    make_environment: makes one environment of the family.
+    sample_task_split: see `tasks.sample_task_split`.
+    agent_class: see `pearl_agent.PearlAgent`, as the classes below.
+    cache_class: the learner's memory.
+    sampler_class: what draws from the tables instead of the memory, None where nothing does.
+    make_tables: the tables of the replay.
+    schedule: how training data are collected.
+    training: sizes of the run.
+    meta_test: the protocol of evaluation.
+    set_op_determinism: throws the switch of the process.
+  """
+
+  text: str
+  seed: int
+  environment_name: str
+  make_environment: Callable[[], gymnasium.Env]
+  sample_task_split: Callable[..., tasks.TaskSplit]
+  agent_class: Callable[..., pearl_agent.PearlAgent]
+  cache_class: Callable[..., cache.ReplayCache]
+  sampler_class: Callable[..., direct_sampler.DirectSampler] | None
+  make_tables: Callable[..., list]
+  schedule: schedule.CollectSchedule
+  training: training.Training
+  meta_test: meta_test.MetaTest
+  set_op_determinism: Callable[[], None]
+
+
+def load(
+  gin_files: Sequence[str | os.PathLike], gin_bindings: Sequence[str] = (), *, seed: int = 0
+) -> Experiment:
+  """Returns the experiment of configuration files and bindings.
+
+  Args:
+    gin_files: paths, later ones override earlier ones.
+    gin_bindings: single bindings, override the files.
+    seed: of everything random.
+
+  Raises:
+    ConfigError: if the configuration cannot be parsed, a number in it is impossible, the
+      environment is unknown, or a binding has no effect.
+  """
+  return _resolve(config.load(gin_files, gin_bindings), seed)
+
+
+def of_run(folder: run_folder.RunFolder) -> Experiment:
+  """Returns the experiment of a run folder.
+
+  Raises:
+    RunFolderError: if it is none.
+    ConfigError: if its configuration cannot be used.
+  """
+  folder.require()
+  return _resolve(config.load_text(folder.config.read_text()), folder.seed)
+
+
+def _resolve(text: str, seed: int) -> Experiment:
+  """Reads the configuration in force, whose text is `text`."""
+  resolver = bound.Resolver()
+  with config.as_config_error():
+    make = resolver.bind(registry.make)
+    arguments = dict(make.arguments)
+    name = arguments.pop('name')
+    found, registered = registry.constructor(name)
+    arguments = resolver.constructor_arguments(found, registered | arguments)
+    sizes = resolver.bind(training.Training)()
+    is_direct = sizes.sampler == 'direct'
+    experiment = Experiment(
+      text=text,
+      seed=seed,
+      environment_name=name,
+      make_environment=functools.partial(make.target, name, **arguments),
+      sample_task_split=resolver.bind(tasks.sample_task_split),
+      agent_class=resolver.bind(pearl_agent.PearlAgent),
+      cache_class=resolver.bind(cache.ReplayCache),
+      sampler_class=resolver.bind(direct_sampler.DirectSampler) if is_direct else None,
+      make_tables=resolver.bind(tables.make_tables),
+      schedule=resolver.bind(schedule.CollectSchedule)(),
+      training=sizes,
+      meta_test=resolver.bind(meta_test.MetaTest)(),
+      set_op_determinism=resolver.bind(numerics.set_op_determinism),
+    )
+    resolver.check_all_read()
+  return experiment
