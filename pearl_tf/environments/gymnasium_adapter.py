@@ -69,23 +69,21 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
     """
     super().__init__()
     self._env = env
-    self._base = env.unwrapped
-    spec = getattr(self._base, 'spec', None)
-    self._name = spec.id if spec is not None else type(self._base).__name__
+    spec = getattr(env.unwrapped, 'spec', None)
+    self._name = spec.id if spec is not None else type(env.unwrapped).__name__
     self._check_spaces()
     if max_episode_steps is not None and max_episode_steps < 1:
       raise ValueError(f'max_episode_steps must be at least 1, got {max_episode_steps}.')
     self._max_episode_steps = max_episode_steps
     self._pending_seed = seed
-    self._task = getattr(self._base, 'task', None)
-    self._has_sparse_reward = bool(getattr(self._base, 'has_sparse_reward', False))
+    self._task = meta_env.attribute(env, 'task', None)
+    self._has_sparse_reward = bool(meta_env.attribute(env, 'has_sparse_reward', False))
     self._observation_shape = env.observation_space.shape
     self._action_shape = env.action_space.shape
-    low = env.action_space.low.astype(np.float32)
-    high = env.action_space.high.astype(np.float32)
+    low, high = env.action_space.low, env.action_space.high
     self._needs_scaling = bool(np.any(low != -1.0) or np.any(high != 1.0))
-    self._action_center = (low + high) / 2
-    self._action_half_range = (high - low) / 2
+    self._action_half_range = (high - low).astype(np.float32) / 2
+    self._action_center = (low / 2 + high / 2).astype(np.float32)
     self._observation_spec = array_spec.ArraySpec(
       self._observation_shape, np.float32, name='observation'
     )
@@ -99,9 +97,8 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
     self._info: dict[str, Any] = {}
 
   def _check_spaces(self) -> None:
-    for method in ('sample_tasks', 'set_task'):
-      if not callable(getattr(self._base, method, None)):
-        raise TypeError(f'{self._name} has no {method}: derive it from meta_env.MetaEnv.')
+    for method in meta_env.missing_methods(self._env):
+      raise TypeError(f'{self._name} has no {method}: derive it from meta_env.MetaEnv.')
     for kind in ('observation', 'action'):
       space = getattr(self._env, f'{kind}_space')
       if not isinstance(space, gymnasium.spaces.Box):
@@ -112,10 +109,12 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
           'for example with gymnasium.wrappers.FlattenObservation.'
         )
     actions = self._env.action_space
-    if not (np.isfinite(actions.low).all() and np.isfinite(actions.high).all()):
+    with np.errstate(over='ignore', invalid='ignore'):  # The largest float stands for infinity.
+      is_bounded = np.isfinite(np.float32(actions.high) - np.float32(actions.low)).all()
+    if not is_bounded:
       raise ValueError(
         f'The action space of {self._name} must be bounded for actions in [-1, 1] to be mapped to '
-        f'it, got {actions}.'
+        f'it, got {actions}; give the bounds that make sense to the environment.'
       )
     if not (actions.low < actions.high).all():
       raise ValueError(f'The action space of {self._name} is empty or a point: {actions}.')
@@ -159,17 +158,20 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
 
   def sample_tasks(self, num_tasks: int, seed: int) -> list[types.Task]:
     """See `meta_env.MetaEnv.sample_tasks`."""
-    return self._base.sample_tasks(num_tasks, seed)
+    return meta_env.sample_tasks(self._env, num_tasks, seed)
 
   def describe_task(self, task: types.Task) -> str:
     """Says what a task asks for, in the words of its family where that has some."""
-    describe = getattr(self._base, 'describe_task', None)
+    describe = meta_env.attribute(self._env, 'describe_task', None)
     return describe(task) if describe else f'task {task.index}'
 
   def set_task(self, task: types.Task) -> None:
     """Puts a task in force and abandons the episode in progress: the next step starts a new one."""
-    self._base.set_task(task)
-    self._task = task
+    self._num_steps, self._task = 0, task
+    try:
+      self._env.get_wrapper_attr('set_task')(task)
+    except Exception as error:
+      self._raise_fault(f'set_task raised {type(error).__name__}: {error}', error)
     self._in_episode = False
     self._current_time_step = None
 
@@ -216,7 +218,7 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
     Between episodes it is all that the future of an environment depends on, given its task and the
     actions, because a reset draws everything from it.
     """
-    bit_generator = self._base.np_random.bit_generator
+    bit_generator = self._env.unwrapped.np_random.bit_generator
     return {'seed': self._pending_seed, 'bit_generator': _to_json(bit_generator.state)}
 
   def restore_rng_state(self, state: dict[str, Any]) -> None:
@@ -225,7 +227,7 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
     Raises:
       ValueError: If the state is of another kind of generator.
     """
-    bit_generator = self._base.np_random.bit_generator
+    bit_generator = self._env.unwrapped.np_random.bit_generator
     saved = state['bit_generator']
     if saved['bit_generator'] != type(bit_generator).__name__:
       raise ValueError(
@@ -283,6 +285,10 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
     if not self._success and isinstance(info, dict) and 'success' in info:
       self._success = float(self._checked_reward(info['success'], 'success') > 0)
     reward = np.array(reward, dtype=np.float32)
+    if type(terminated) is not bool:
+      terminated = self._checked_flag(terminated, 'terminated')
+    if type(truncated) is not bool:
+      truncated = self._checked_flag(truncated, 'truncated')
     if terminated:
       self._in_episode = False
       return ts.TimeStep(ts.StepType.LAST, reward, _ZERO, observation)
@@ -336,6 +342,13 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
     if not -_FLOAT32_MAX <= value <= _FLOAT32_MAX:
       self._raise_fault(f'the {what} is {value}, not a finite float32')
     return value
+
+  def _checked_flag(self, flag: Any, what: str) -> bool:
+    """The truth of what is not a bool: one of numpy, 0 or 1, or an array of one of these."""
+    value = np.asarray(flag)
+    if value.size != 1 or value.dtype.kind not in 'biu' or value.item() not in (0, 1):
+      self._raise_fault(f'{what} is {flag!r}, expected True or False')
+    return bool(value.item())
 
   def _sparse_reward(self, info: dict[str, Any]) -> float:
     try:

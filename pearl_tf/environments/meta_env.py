@@ -17,9 +17,11 @@ A family of your own is one class (`docs/environments.md` has a complete one):
       def reset(self, *, seed=None, options=None): ...        # draws from self.np_random only
       def step(self, action): ...                             # reads self.task.parameters
 
-Public API: `MetaEnv.sample_tasks(num_tasks, seed)`, `MetaEnv.set_task(task)`, `MetaEnv.task`,
-`MetaEnv.describe_task(task)`, `MetaEnv.has_sparse_reward`, `MetaEnv.fixed_task_count`.
+What of it any environment has, be it in a wrapper, `attribute` and `missing_methods` tell;
+`sample_tasks` draws from it and checks the list.
 """
+
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -30,6 +32,72 @@ from pearl_tf.data import types
 _MAX_SEED = 2**32 - 1
 # A task that comes from no list (the default of an environment nobody gave a task).
 DEFAULT_TASK_INDEX = -1
+
+
+def attribute(env: gymnasium.Env, name: str, default: Any) -> Any:
+  """Returns an attribute of the outermost layer of an environment that has it, or `default`."""
+  return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else default
+
+
+def missing_methods(env: gymnasium.Env) -> list[str]:
+  """Returns the names of those methods of a family that no layer of an environment has."""
+  return [name for name in ('sample_tasks', 'set_task') if not callable(attribute(env, name, None))]
+
+
+def sample_tasks(env: gymnasium.Env, num_tasks: int, seed: int) -> list[types.Task]:
+  """Draws tasks from the outermost layer of an environment that knows how, see `MetaEnv`.
+
+  Raises:
+    TypeError, ValueError: as `checked_tasks`, and what the family raises.
+  """
+  method = env.get_wrapper_attr('sample_tasks')
+  return checked_tasks(method(num_tasks, seed), num_tasks, method.__qualname__)
+
+
+def checked_tasks(returned: Any, num_tasks: int, source: str) -> list[types.Task]:
+  """Returns what a family gave for a list of tasks, with parameters `[P] float32`.
+
+  Args:
+    returned: what it returned.
+    num_tasks: how many tasks it was asked for.
+    source: family and method, for the message.
+
+  Raises:
+    TypeError: if that is not a list of `types.Task`.
+    ValueError: if there are fewer or more, their indices are not 0, 1, ..., or their parameters
+      are not as many finite numbers in each.
+  """
+  expected = f'expected a list of {num_tasks} pearl_tf.data.types.Task(index, parameters)'
+  if not isinstance(returned, list | tuple):
+    raise TypeError(f'{source} returned {_short(returned)}, {expected}.')
+  if len(returned) != num_tasks:
+    raise ValueError(f'{source} returned {len(returned)} tasks, {expected}.')
+  tasks = []
+  for position, task in enumerate(returned):
+    if not isinstance(task, types.Task):
+      raise TypeError(f'{source} returned {_short(task)} at position {position}, {expected}.')
+    if task.index != position:
+      raise ValueError(
+        f'{source} returned a task with index {task.index!r} at position {position}; number them '
+        '0, 1, 2, ...'
+      )
+    try:
+      parameters = np.array(task.parameters, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+      raise TypeError(f'{source}: the parameters of {_short(task)} are no numbers.') from error
+    shape = tasks[0].parameters.shape if tasks else parameters.shape
+    if parameters.ndim != 1 or parameters.shape != shape or not np.isfinite(parameters).all():
+      raise ValueError(
+        f'{source}: the parameters of {_short(task)} must be a vector of finite numbers, as long '
+        'in all tasks.'
+      )
+    tasks.append(types.Task(position, parameters))
+  return tasks
+
+
+def _short(value: Any) -> str:
+  text = repr(value)
+  return text if len(text) <= 80 else f'{text[:77]}...'
 
 
 class MetaEnv(gymnasium.Env):

@@ -6,7 +6,8 @@ what is neither. It defines no family. Experiments call `make` with the name bou
     registry.make.name = 'pearl/HalfCheetahVel-v0'      # one of ours
     registry.make.name = 'my_package.my_family:MyFamily'  # a class of yours, nothing to register
 
-Public API: `make(name, **kwargs) -> gymnasium.Env`. Tasks are drawn and set on `env.unwrapped`.
+Public API: `make(name, **kwargs) -> gymnasium.Env`. Tasks are drawn from and set on the outermost
+layer of it, be it a wrapper, that has the methods.
 """
 
 import difflib
@@ -20,8 +21,8 @@ import gymnasium
 from gymnasium.envs import registration
 
 from pearl_tf import environments
+from pearl_tf.environments import meta_env
 
-_REQUIRED_METHODS = ('sample_tasks', 'set_task')
 _HOW_TO_ADD = (
   'For a family of your own write a class with sample_tasks and set_task and name it as '
   "'module:Class', for example registry.make.name = 'my_package.my_family:MyFamily'."
@@ -38,8 +39,8 @@ def make(name: str = gin.REQUIRED, **kwargs) -> gymnasium.Env:
     **kwargs: Passed to the constructor, for example `render_mode='rgb_array'`.
 
   Returns:
-    The environment. It is bare unless its registration asked for wrappers (a time limit ...);
-    `env.unwrapped` has `sample_tasks` and `set_task` in both cases.
+    The environment, of which some layer has `sample_tasks` and `set_task`. It is bare unless its
+    registration asked for wrappers (a time limit ...).
 
   Raises:
     ValueError: If nothing has this name, or it needs an optional part that is not installed.
@@ -108,10 +109,6 @@ def _instantiate(found: Any, name: str, kwargs: dict[str, Any]) -> gymnasium.Env
   """Calls a class or a function that returns an environment."""
   if not callable(found):
     raise TypeError(f'Environment {name!r} must name a class, it names {found!r}.')
-  if inspect.isclass(found):
-    missing = [method for method in _REQUIRED_METHODS if not callable(getattr(found, method, None))]
-    if missing:
-      raise TypeError(_missing_message(name, missing))
   return found(**kwargs)
 
 
@@ -134,19 +131,13 @@ def _check_contract(env: gymnasium.Env, name: str) -> None:
       f'Environment {name!r} made a {type(env).__name__}, which is no gymnasium.Env; derive it '
       'from pearl_tf.environments.meta_env.MetaEnv.'
     )
-  missing = [
-    method for method in _REQUIRED_METHODS if not callable(getattr(env.unwrapped, method, None))
-  ]
+  missing = meta_env.missing_methods(env)
   if missing:
-    raise TypeError(_missing_message(name, missing))
-
-
-def _missing_message(name: str, missing: list[str]) -> str:
-  return (
-    f'Environment {name!r} is not a family of tasks: it lacks {" and ".join(missing)}. Derive it '
-    'from pearl_tf.environments.meta_env.MetaEnv, or define sample_tasks(num_tasks, seed) and '
-    'set_task(task).'
-  )
+    raise TypeError(
+      f'Environment {name!r} is not a family of tasks: it lacks {" and ".join(missing)}. Derive it '
+      'from pearl_tf.environments.meta_env.MetaEnv, or define sample_tasks(num_tasks, seed) and '
+      'set_task(task), in the environment or in a wrapper.'
+    )
 
 
 def _close_matches(name: str, candidates: list[str]) -> str:

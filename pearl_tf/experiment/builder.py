@@ -84,7 +84,7 @@ class Builder:
       return
     default_seed = int(seeds.sequence(self.seed, seeds.Stream.TASKS).generate_state(1)[0])
     self.tasks = self.experiment.sample_task_split(
-      self._environments[0].gymnasium_env.unwrapped, default_seed=default_seed
+      self._environments[0].gymnasium_env, default_seed=default_seed
     )
     if folder is not None:
       tasks.save(self.tasks, folder.tasks)

@@ -5,6 +5,7 @@ import pathlib
 from typing import NamedTuple
 
 import gin
+import gymnasium
 import numpy as np
 
 from pearl_tf.data import types
@@ -21,7 +22,7 @@ class TaskSplit(NamedTuple):
 
 @gin.configurable
 def sample_task_split(
-  environment: meta_env.MetaEnv,
+  environment: gymnasium.Env,
   *,
   default_seed: int,
   num_train: int = gin.REQUIRED,
@@ -35,7 +36,7 @@ def sample_task_split(
   numbered through; it takes the place of `sample_tasks` here.
 
   Args:
-    environment: the unwrapped environment, which knows its family.
+    environment: the environment; the outermost layer that has the methods knows its family.
     default_seed: used where `seed` is None.
     num_train: number of training tasks, the first of the sampled list.
     num_test: number of held-out test tasks, the last of the sampled list or the family's own; None
@@ -46,7 +47,9 @@ def sample_task_split(
     The split; task indices number the sampled list.
 
   Raises:
-    ValueError: if a number is not positive.
+    TypeError: if the family returns something else than tasks.
+    ValueError: if a number is not positive, or the family returns other tasks than it was asked
+      for.
   """
   if num_train < 1:
     raise ValueError(f'sample_task_split.num_train must be positive, got {num_train}')
@@ -56,13 +59,14 @@ def sample_task_split(
       f'got {num_test}'
     )
   seed = default_seed if seed is None else seed
-  own_split = getattr(environment, 'sample_task_split', None)
-  if own_split is not None and num_test is not None:
-    train, test = own_split(num_train, num_test, seed)
-    return TaskSplit(train=train, test=test)
-  tasks = environment.sample_tasks(num_train + (num_test or 0), seed)
-  train = tasks[:num_train]
-  return TaskSplit(train=train, test=train if num_test is None else tasks[num_train:])
+  own_split = meta_env.attribute(environment, 'sample_task_split', None)
+  if own_split is None or num_test is None:
+    tasks = meta_env.sample_tasks(environment, num_train + (num_test or 0), seed)
+    train = tasks[:num_train]
+    return TaskSplit(train=train, test=train if num_test is None else tasks[num_train:])
+  train, test = own_split(num_train, num_test, seed)
+  tasks = meta_env.checked_tasks([*train, *test], num_train + num_test, own_split.__qualname__)
+  return TaskSplit(train=tasks[: len(train)], test=tasks[len(train) :])
 
 
 def save(split: TaskSplit, path: pathlib.Path) -> None:

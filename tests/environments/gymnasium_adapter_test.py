@@ -95,6 +95,10 @@ class SpecsTest(test_case.TestCase):
     env.action_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,))
     with self.assertRaisesRegex(ValueError, 'must be bounded'):
       gymnasium_adapter.GymnasiumAdapter(env)
+    for bound in (np.finfo(np.float32).max, 2e38, 1e300):
+      env.action_space = gymnasium.spaces.Box(-bound, bound, (2,), np.float64)
+      with self.assertRaisesRegex(ValueError, 'action space of _Fake must be bounded'):
+        gymnasium_adapter.GymnasiumAdapter(env)
     env.action_space = gymnasium.spaces.Box(1.0, 1.0, (2,))
     with self.assertRaisesRegex(ValueError, 'empty or a point'):
       gymnasium_adapter.GymnasiumAdapter(env)
@@ -129,6 +133,13 @@ class ActionsTest(test_case.TestCase):
     self.assertEqual(adapter.gymnasium_env.actions[0].dtype, np.float32)
     np.testing.assert_array_equal(given, np.array(action, np.float32))
 
+  @parameterized.parameters((-1e38, 1e38), (3.2e38, 3.4e38), (-3e38, -2.9e38))
+  def test_are_finite_whatever_the_bounds(self, low, high):
+    adapter = _adapter(low=(low, low), high=(high, high))
+    adapter.reset()
+    adapter.step(np.float32([-1.0, 1.0]))
+    self.assertAllClose(adapter.gymnasium_env.actions[0], np.float32([low, high]))
+
   def test_the_point_robot_moves_a_tenth_at_most(self):
     adapter = gymnasium_adapter.GymnasiumAdapter(point_robot.SparsePointRobot(), seed=0)
     adapter.reset()
@@ -154,6 +165,14 @@ class EpisodesTest(test_case.TestCase):
       kinds.append((int(step.step_type), float(step.discount)))
     episode = [(1, 1.0), (1, 1.0), (2, 1.0)]
     self.assertEqual(kinds, episode + [(0, 1.0)] + episode + [(0, 1.0)])
+
+  @parameterized.parameters(True, np.True_, 1, np.array([True]), np.array([[1]]), [True])
+  def test_other_types_of_truth(self, flag):
+    for name, discount in (('terminated', 0.0), ('truncated', 1.0)):
+      adapter = _adapter(result={name: flag})
+      adapter.reset()
+      step = adapter.step(np.zeros(2, np.float32))
+      self.assertEqual((step.is_last(), float(step.discount)), (True, discount))
 
   def test_a_termination_has_discount_zero_even_at_the_limit(self):
     adapter = _adapter(max_episode_steps=1, result={'terminated': True})
@@ -259,6 +278,58 @@ class EpisodesTest(test_case.TestCase):
     self.assertLess(adapted - bare, 20e-6)
 
 
+class _Plain(gymnasium.Env):
+  """Knows no tasks."""
+
+  observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+  action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+  goal = 0.0
+
+  def reset(self, *, seed=None, options=None):
+    super().reset(seed=seed)
+    return np.zeros(1, np.float32), {}
+
+  def step(self, action):
+    return np.zeros(1, np.float32), self.goal, False, False, {'sparse_reward': 7.0}
+
+
+class _Tasks(gymnasium.Wrapper):
+  """Adds them."""
+
+  has_sparse_reward = True
+
+  def sample_tasks(self, num_tasks, seed):
+    return [types.Task(index, [float(index)]) for index in range(num_tasks)]
+
+  def set_task(self, task):
+    self.env.unwrapped.goal = float(task.parameters[0])
+
+  def describe_task(self, task):
+    return f'goal {task.parameters[0]:.0f}'
+
+
+class WrapperTest(test_case.TestCase):
+  def test_may_know_the_tasks(self):
+    env = gymnasium.wrappers.TimeLimit(_Tasks(_Plain()), 9)
+    adapter = gymnasium_adapter.GymnasiumAdapter(env, max_episode_steps=2, seed=0)
+    task = adapter.sample_tasks(4, 0)[3]
+    adapter.set_task(task)
+    adapter.reset()
+    self.assertEqual(float(adapter.step(np.zeros(1, np.float32)).reward), 3.0)
+    self.assertEqual(adapter.context_reward, 7.0)
+    self.assertEqual((adapter.describe_task(task), adapter.name), ('goal 3', '_Plain'))
+
+  def test_the_outermost_one_that_has_a_method_is_asked(self):
+    class Renumbered(gymnasium.Wrapper):
+      def sample_tasks(self, num_tasks, seed):
+        return self.env.sample_tasks(num_tasks + 1, seed)[:num_tasks]
+
+    adapter = gymnasium_adapter.GymnasiumAdapter(Renumbered(_Fake()))
+    self.assertLen(adapter.sample_tasks(2, 0), 2)
+    adapter.set_task(_TASK)
+    self.assertEqual(adapter.gymnasium_env.unwrapped.task.index, 4)
+
+
 class GeneratorTest(test_case.TestCase):
   def test_continues_from_a_saved_state(self):
     adapter = _adapter(seed=3)
@@ -306,6 +377,12 @@ class FaultsTest(test_case.TestCase):
     ({'reward': 1e39}, r'the reward is 1e\+39, not a finite'),
     ({'reward': None}, 'the reward is None, expected a number'),
     ({'reward': np.zeros(2)}, 'the reward is array.*expected a number'),
+    ({'terminated': np.zeros(2, bool)}, r'terminated is array\(.False, False.\), expected True or'),
+    ({'terminated': None}, 'terminated is None, expected True or False'),
+    ({'truncated': 'False'}, "truncated is 'False', expected True or False"),
+    ({'truncated': 1.0}, 'truncated is 1.0, expected True or False'),
+    ({'truncated': 2}, 'truncated is 2, expected True or False'),
+    ({'terminated': []}, r'terminated is \[\], expected True or False'),
     ({'step': lambda: _raise(ZeroDivisionError('oops'))}, 'step raised ZeroDivisionError: oops'),
     ({'step': lambda: (np.zeros(3), 0.0, False, {})}, 'step must return .observation, reward'),
     ({'step': lambda: None}, 'step must return .observation, reward'),
@@ -334,6 +411,13 @@ class FaultsTest(test_case.TestCase):
       gymnasium_adapter.EnvironmentFault, f'default task.*step 0 of the episode: .*{message}'
     ):
       _adapter(result={'reset': reset}).reset()
+
+  def test_of_setting_a_task(self):
+    adapter = _adapter()
+    with self.assertRaisesRegex(
+      gymnasium_adapter.EnvironmentFault, r'_Fake, task 0 .*set_task raised ValueError: .*parameter'
+    ):
+      adapter.set_task(types.Task(0, np.zeros(3, np.float32)))
 
   def test_chain_the_cause(self):
     cause = ZeroDivisionError('oops')

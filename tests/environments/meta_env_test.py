@@ -105,5 +105,42 @@ class MetaEnvTest(test_case.TestCase):
       meta_env.MetaEnv().sample_tasks(1, 0)
 
 
+def _tasks(*parameters):
+  return [types.Task(index, row) for index, row in enumerate(parameters)]
+
+
+class ListTest(test_case.TestCase):
+  def _sample(self, returned):
+    env = _Family()
+    env.sample_tasks = lambda num_tasks, seed: returned
+    env.sample_tasks.__qualname__ = 'Other.sample_tasks'
+    return meta_env.sample_tasks(env, 2, 0)
+
+  @parameterized.parameters(
+    (_tasks([1, 2], (3, 4)),), (tuple(_tasks(np.array([1.0, 2.0]), np.array([3, 4]))),)
+  )
+  def test_parameters_become_float32(self, returned):
+    tasks = self._sample(returned)
+    self.assertAllEqual([task.parameters for task in tasks], [[1, 2], [3, 4]])
+    self.assertEqual({task.parameters.dtype for task in tasks}, {np.dtype(np.float32)})
+
+  @parameterized.parameters(
+    ([{'goal': 0.5}, {'goal': 1.0}], "returned {'goal': 0.5} at position 0, expected a list of 2"),
+    ([0.5, 1.0], 'returned 0.5 at position 0, expected a list of 2 pearl_tf.data.types.Task'),
+    (iter(_tasks([1], [2])), 'returned <list_iterator .*, expected a list of 2'),
+    ({'goal': 0.5}, "returned {'goal': 0.5}, expected a list of 2"),
+    (None, 'returned None, expected a list of 2'),
+    (_tasks([1]), 'returned 1 tasks, expected a list of 2'),
+    (_tasks([1])[:1] * 2, 'index 0 at position 1; number them'),
+    (_tasks([1], 'left'), "the parameters of Task.index=1, parameters='left'. are no numbers"),
+    (_tasks([1], [1, 2]), 'must be a vector of finite numbers, as long in all tasks'),
+    (_tasks([[1]], [[1]]), 'must be a vector of finite numbers'),
+    (_tasks([1], [np.nan]), 'must be a vector of finite numbers'),
+  )
+  def test_refuses_what_is_no_list_of_tasks(self, returned, message):
+    with self.assertRaisesRegex((TypeError, ValueError), f'^Other.sample_tasks.*{message}'):
+      self._sample(returned)
+
+
 if __name__ == '__main__':
   absltest.main()

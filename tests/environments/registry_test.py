@@ -37,6 +37,17 @@ _OWN = textwrap.dedent("""
     def set_task(self, task):
       pass
 
+  class Noisy(gymnasium.Wrapper):
+    def __init__(self):
+      super().__init__(Line())
+
+  class Tasks(Half, gymnasium.Wrapper):
+    def __init__(self):
+      gymnasium.Wrapper.__init__(self, Plain())
+
+    def sample_tasks(self, num_tasks, seed):
+      return list(range(num_tasks))
+
   def make_line(**kwargs):
     return Line(**kwargs)
 
@@ -114,6 +125,11 @@ class RegistryTest(test_case.TestCase):
   def test_a_name_like_nothing_gets_the_list(self):
     with self.assertRaisesRegex(ValueError, "'xyzzy'. Known: pearl/AntDir-v0, "):
       registry.make('xyzzy')
+
+  def test_a_wrapper_may_be_around_a_family_or_make_one(self):
+    self._write_own()
+    self.assertLen(registry.make('own_family:Noisy').get_wrapper_attr('sample_tasks')(3, 0), 3)
+    self.assertEqual(registry.make('own_family:Tasks').sample_tasks(3, 0), [0, 1, 2])
 
   @parameterized.parameters('', '  ', None, 3)
   def test_a_name_must_be_a_text(self, name):

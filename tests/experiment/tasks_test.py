@@ -1,6 +1,7 @@
 import os
 from unittest import mock
 
+import gymnasium
 import numpy as np
 from absl.testing import absltest, parameterized
 
@@ -49,6 +50,16 @@ class TasksTest(test_case.TestCase):
     with dying, self.assertRaises(KeyboardInterrupt):
       tasks.save(sample(num_train=3), path)
     self.assertFalse(path.exists())
+
+  def test_a_split_of_the_family_s_own_is_checked(self):
+    class Own(gymnasium.Wrapper):
+      def sample_task_split(self, num_train, num_test, seed):
+        drawn = self.env.sample_tasks(num_train + num_test, seed)
+        return drawn[:num_train], drawn[num_train:][::-1]
+
+    tasks.sample_task_split(Own(fakes.Line()), default_seed=5, num_train=2, num_test=1)
+    with self.assertRaisesRegex(ValueError, 'Own.sample_task_split returned .* index 3 at'):
+      tasks.sample_task_split(Own(fakes.Line()), default_seed=5, num_train=2, num_test=2)
 
   @parameterized.parameters(
     ({'num_train': 0}, 'num_train must be positive, got 0'),

@@ -141,7 +141,7 @@ def environment_alone(builder: builder_lib.Builder) -> dict[str, Callable[[], in
     return len(scaled)
 
   def bare() -> int:
-    environment.unwrapped.set_task(task)
+    environment.get_wrapper_attr('set_task')(task)
     return stepping(environment)
 
   def adapted() -> int:
