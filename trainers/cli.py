@@ -92,8 +92,9 @@ def _is_for_the_user(error: Exception) -> bool:
   """Tells whether the message says what to do, so that the traceback would only hide it."""
   if isinstance(error, ImportError):
     return False  # Perhaps of the library itself, which is needed below.
+  from pearl_tf.agents import learner
   from pearl_tf.environments import gymnasium_adapter
-  from pearl_tf.experiment import checkpoints, config, learner, run_folder
+  from pearl_tf.experiment import checkpoints, config, run_folder
   from pearl_tf.replay import server
 
   return isinstance(

@@ -57,8 +57,9 @@ def define_flags() -> None:
 def main(argv: list[str]) -> None:
   """Meta-tests, prints the table and writes the JSON."""
   # Here, so that --help and wrong flags are answered without the wait for TensorFlow.
+  from pearl_tf.data import seeds
   from pearl_tf.evaluation import report
-  from pearl_tf.experiment import run_folder, seeds, trained
+  from pearl_tf.experiment import run_folder, trained
 
   options = flags.FLAGS
   if len(argv) > 1:

@@ -18,10 +18,10 @@ import rich.console
 import rich.progress
 from absl import app, flags
 
-from pearl_tf.collect import acting, rollout
+from pearl_tf.collect import rollout
+from pearl_tf.data import seeds
 from pearl_tf.evaluation import meta_test, video, video_display, video_file, video_scenes
-from pearl_tf.experiment import builder as builder_lib
-from pearl_tf.experiment import run_folder, seeds, trained
+from pearl_tf.experiment import run_folder, trained
 from trainers import cli
 
 
@@ -93,7 +93,7 @@ def _record(options: flags.FlagValues) -> None:
     frames = progress.add_task('frames', total=len(tasks) * num_trajectories * (max_steps + 1))
     filmer = video.Filmer(
       environment,
-      _acting(builder, stochastic=options.stochastic),
+      builder.make_actor(deterministic=not options.stochastic),
       protocol=protocol,
       num_trajectories=num_trajectories,
       fps=options.fps,
@@ -125,11 +125,6 @@ def _protocol(
     changes['steps_per_repeat'] = options.episodes * max_steps
   protocol = dataclasses.replace(configured, num_repeats=1, **changes)
   return protocol, math.ceil(protocol.steps_per_repeat / max_steps)
-
-
-def _acting(builder: builder_lib.Builder, *, stochastic: bool) -> acting.Acting:
-  policy = builder.agent.collect_policy if stochastic else builder.agent.policy
-  return acting.Acting(builder.domain, policy, builder.agent.infer_posterior)
 
 
 def _line(finished: rollout.FinishedEpisode) -> str:

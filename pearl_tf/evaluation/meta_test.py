@@ -106,22 +106,6 @@ class MetaTest:
       context_sampling=self.context_sampling,
     )
 
-  def check_order(self, order_matters: bool) -> None:
-    """Checks that a sub-sampled context keeps its order where the encoder depends on it.
-
-    Args:
-      order_matters: whether the encoder's belief depends on the order of the context.
-
-    Raises:
-      ValueError: if it does and contexts would be drawn transition by transition, even if only
-        because a later evaluation asks for a `context_size`.
-    """
-    if order_matters and self.context_sampling != batch_rule.TRAJECTORIES:
-      raise ValueError(
-        f'a recurrent encoder reads its context in time order, but MetaTest.context_sampling = '
-        f"{self.context_sampling!r}: bind it to 'trajectories'"
-      )
-
   def run(
     self,
     tasks: Sequence[types.Task],

@@ -7,7 +7,7 @@ into a `Bound`. Calling that later, as often as one likes, reads gin no more.
 import copy
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import gin
@@ -79,20 +79,29 @@ class Resolver:
       arguments = {name: value for name, value in arguments.items() if name in parameters}
     return arguments | dict(given)
 
-  def check_all_read(self) -> None:
+  def check_all_read(
+    self, unread: Iterable[tuple[Callable[..., Any], Sequence[str] | None]] = ()
+  ) -> None:
     """Checks that every binding in force was read.
+
+    Args:
+      unread: configurables that were bound and are not used after all, or these arguments of them.
 
     Raises:
       ConfigError: if a binding has no effect, naming it.
     """
-    unread = [
-      name
-      for name in config.bound_names()
-      if gin.config.ParsedBindingKey.parse(_binding_key(name)).config_key not in self._read
-    ]
-    if unread:
+    without = {_configurable(target).selector: names for target, names in unread}
+    found = []
+    for name in config.bound_names():
+      scope, _, selector, argument = gin.config.ParsedBindingKey.parse(_binding_key(name))
+      is_read = (scope, selector) in self._read
+      if selector in without and argument in (without[selector] or (argument,)):
+        is_read = False
+      if not is_read:
+        found.append(name)
+    if found:
       raise config.ConfigError(
-        f'no part of this experiment reads {", ".join(sorted(unread))}: remove it, or choose the '
+        f'no part of this experiment reads {", ".join(sorted(found))}: remove it, or choose the '
         'part it is meant for'
       )
 

@@ -7,7 +7,10 @@ This is the only module that parses gin. A run keeps its resolved text, so that 
 import contextlib
 import functools
 import importlib
+import importlib.util
+import io
 import logging
+import os
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
@@ -15,7 +18,16 @@ from collections.abc import Iterator, Sequence
 import gin
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
+# Marks the files that are opened here, where gin itself would look for includes in one folder only.
+_SCHEME = 'pearl_tf:'
+_INCLUDE = re.compile(r"""^(include\s+['"])(.*?)(['"])""", re.MULTILINE)
 _CONFIGURABLE = re.compile(r'^@gin\.', re.MULTILINE)
+# What run folders of earlier versions say, and what it is called now.
+_RENAMED = {
+  'backup_class': 'target_class',
+  'ValueBackup': 'ValueTarget',
+  'TargetCriticBackup': 'CriticTarget',
+}
 
 
 class ConfigError(ValueError):
@@ -43,11 +55,13 @@ def as_config_error() -> Iterator[None]:
     raise ConfigError(text) from error
 
 
-def load(gin_files: Sequence[str], gin_bindings: Sequence[str] = ()) -> str:
+def load(gin_files: Sequence[str | os.PathLike], gin_bindings: Sequence[str] = ()) -> str:
   """Parses configuration files and bindings and returns the resolved text.
 
   Args:
-    gin_files: paths of gin files, later ones override earlier ones.
+    gin_files: gin files, later ones override earlier ones: paths, or names of shipped files
+      (`cheetah_vel.gin`), which are found from any folder. What a file includes is looked for
+      beside that file first, then likewise.
     gin_bindings: single bindings, override the files.
 
   Returns:
@@ -57,35 +71,71 @@ def load(gin_files: Sequence[str], gin_bindings: Sequence[str] = ()) -> str:
     ConfigError: if a file is missing, the syntax is wrong, or a name is unknown (a typo).
   """
   _import_configurables()
-  for gin_file in gin_files:
-    if not pathlib.Path(gin_file).is_file():
-      raise ConfigError(
-        f'there is no gin file {gin_file!r}; those shipped are in trainers/configs, and --gin_file '
-        'is relative to the working directory'
-      )
-    # An `include` names a file beside the one it stands in. Absolute, because gin takes a relative
-    # folder for a package, too, and fails where it is one without code.
-    gin.add_config_file_search_path(str(pathlib.Path(gin_file).resolve().parent))
+  paths = [_find(os.fspath(gin_file), beside=None) for gin_file in gin_files]
   gin.clear_config()
-  # gin looks for an included file in several places and logs an error for each but the last.
-  logging.disable(logging.ERROR)
+  gin.config.register_file_reader(_open, _is_ours)
+  logging.disable(logging.ERROR)  # gin logs an error for every reader that does not know a file.
   try:
     # Not finalised, hence not locked: a user's family may be imported later and be configurable.
     with as_config_error():
       gin.parse_config_files_and_bindings(
-        list(gin_files), list(gin_bindings), finalize_config=False
+        [f'{_SCHEME}{path}' for path in paths], list(gin_bindings), finalize_config=False
       )
   except (ConfigError, ImportError, OSError) as error:
-    raise ConfigError(f'the gin configuration cannot be parsed: {error}') from error
+    text = str(error).replace(_SCHEME, '')
+    raise ConfigError(f'the gin configuration cannot be parsed: {text}') from error
   finally:
     logging.disable(logging.NOTSET)
   return gin.config_str(max_line_length=100)
+
+
+def shipped(name: str) -> pathlib.Path | None:
+  """Returns the gin file of that name in `trainers/configs`, None if there is none."""
+  found = importlib.util.find_spec('trainers')
+  folders = found.submodule_search_locations if found is not None else []
+  paths = [pathlib.Path(folder, 'configs', name) for folder in folders]
+  return next((path for path in paths if path.is_file()), None)
+
+
+def _find(name: str, *, beside: pathlib.Path | None) -> pathlib.Path:
+  """Returns the path of a gin file that a user or a file names."""
+  path = pathlib.Path(name)
+  candidates = [path] if beside is None else [beside / path, path]
+  found = next((path.resolve() for path in candidates if path.is_file()), None) or shipped(name)
+  if found is None:
+    where = 'the working directory' if beside is None else f'{beside} or the working directory'
+    raise ConfigError(
+      f'there is no gin file {name!r} in {where}, and none of that name is shipped in '
+      'trainers/configs'
+    )
+  return found
+
+
+class _GinFile(io.StringIO):
+  """A gin file whose includes name what they were found to be; `name` is for gin's messages."""
+
+  def __init__(self, path: pathlib.Path):
+    def locate(match: re.Match) -> str:
+      return f'{match[1]}{_SCHEME}{_find(match[2], beside=path.parent)}{match[3]}'
+
+    super().__init__(_INCLUDE.sub(locate, path.read_text()))
+    self.name = str(path)
+
+
+def _is_ours(name: str) -> bool:
+  return name.startswith(_SCHEME)
+
+
+def _open(name: str) -> _GinFile:
+  return _GinFile(pathlib.Path(name.removeprefix(_SCHEME)))
 
 
 def load_text(text: str) -> str:
   """Parses a resolved text, for example a run folder's `config.gin`, and returns it."""
   _import_configurables()
   gin.clear_config()
+  for old, new in _RENAMED.items():
+    text = re.sub(rf'\b{old}\b', new, text)
   with as_config_error():
     gin.parse_config(text)
   return gin.config_str(max_line_length=100)

@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pearl_tf.data import seeds
 from pearl_tf.evaluation import adaptation_plot, meta_test, oracle, plots, report
-from pearl_tf.experiment import local_loop, metrics, run_folder, seeds, trained
+from pearl_tf.experiment import local_loop, metrics, run_folder, trained
 
 SUMMARY = 'summary.json'
 _REPEATS = 10

@@ -8,17 +8,19 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 
+import gin
 import gymnasium
 
-from pearl_tf.agents import pearl_agent
-from pearl_tf.collect import schedule
+from pearl_tf.agents import builder as agents_builder
+from pearl_tf.agents import training
+from pearl_tf.agents.pearl import builder as pearl_builder
 from pearl_tf.environments import registry
 from pearl_tf.evaluation import meta_test
-from pearl_tf.experiment import bound, config, numerics, run_folder, tasks, training
-from pearl_tf.replay import cache, direct_sampler, tables
+from pearl_tf.experiment import bound, config, numerics, run_folder, tasks
 
 
-@dataclasses.dataclass(frozen=True)
+@gin.configurable(allowlist=['method'])
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
   """A configuration and a seed.
 
@@ -28,11 +30,7 @@ class Experiment:
     environment_name: name of the task family.
     make_environment: makes one environment of the family.
     sample_task_split: see `tasks.sample_task_split`.
-    agent_class: see `pearl_agent.PearlAgent`, as the classes below.
-    cache_class: the learner's memory.
-    sampler_class: what draws from the tables instead of the memory, None where nothing does.
-    make_tables: the tables of the replay.
-    schedule: how training data are collected.
+    method: makes agent and learning process; in gin the class that makes `method` itself.
     training: sizes of the run.
     meta_test: the protocol of evaluation.
     set_op_determinism: throws the switch of the process.
@@ -43,11 +41,7 @@ class Experiment:
   environment_name: str
   make_environment: Callable[[], gymnasium.Env]
   sample_task_split: Callable[..., tasks.TaskSplit]
-  agent_class: Callable[..., pearl_agent.PearlAgent]
-  cache_class: Callable[..., cache.ReplayCache]
-  sampler_class: Callable[..., direct_sampler.DirectSampler] | None
-  make_tables: Callable[..., list]
-  schedule: schedule.CollectSchedule
+  method: agents_builder.AgentBuilder = pearl_builder.PearlBuilder
   training: training.Training
   meta_test: meta_test.MetaTest
   set_op_determinism: Callable[[], None]
@@ -90,22 +84,18 @@ def _resolve(text: str, seed: int) -> Experiment:
     name = arguments.pop('name')
     found, registered = registry.constructor(name)
     arguments = resolver.constructor_arguments(found, registered | arguments)
+    method = resolver.bind(Experiment).arguments['method']()
     sizes = resolver.bind(training.Training)()
-    is_direct = sizes.sampler == 'direct'
     experiment = Experiment(
       text=text,
       seed=seed,
       environment_name=name,
       make_environment=functools.partial(make.target, name, **arguments),
       sample_task_split=resolver.bind(tasks.sample_task_split),
-      agent_class=resolver.bind(pearl_agent.PearlAgent),
-      cache_class=resolver.bind(cache.ReplayCache),
-      sampler_class=resolver.bind(direct_sampler.DirectSampler) if is_direct else None,
-      make_tables=resolver.bind(tables.make_tables),
-      schedule=resolver.bind(schedule.CollectSchedule)(),
+      method=method,
       training=sizes,
       meta_test=resolver.bind(meta_test.MetaTest)(),
       set_op_determinism=resolver.bind(numerics.set_op_determinism),
     )
-    resolver.check_all_read()
+    resolver.check_all_read(method.unread(sizes))
   return experiment

@@ -3,7 +3,7 @@
 import os
 
 from pearl_tf.experiment import builder as builder_lib
-from pearl_tf.experiment import run_folder
+from pearl_tf.experiment import config, run_folder
 from pearl_tf.export import exporter, manifest
 
 
@@ -27,7 +27,14 @@ class RunExporter:
       directory: the export directory.
       keep: versions to keep.
       with_policy_saver: write TF-Agents' own export of the policy, too.
+
+    Raises:
+      ConfigError: if agents of this method cannot be exported.
     """
+    if builder.method.not_served:
+      raise config.ConfigError(
+        f'an agent of {builder.method.name} cannot be exported: {builder.method.not_served}'
+      )
     agent = builder.agent
     self._builder = builder
     self._folder = folder

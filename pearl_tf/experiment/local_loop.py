@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from pearl_tf.agents import learner
+from pearl_tf.data import seeds
 from pearl_tf.evaluation import meta_test, report
 from pearl_tf.experiment import builder as builder_lib
 from pearl_tf.experiment import (
@@ -20,10 +22,8 @@ from pearl_tf.experiment import (
   console,
   exports,
   interruption,
-  learner,
   metrics,
   run_folder,
-  seeds,
 )
 from pearl_tf.experiment import experiment as experiment_lib
 
@@ -41,19 +41,21 @@ class Progress:
     collected_iterations: iterations whose data was collected; ahead of `iteration` by one while it
       trains.
     env_steps: training transitions collected.
+    iteration_env_steps: of these in the newest collected iteration.
     best_return: best final test return so far.
     collect_returns: mean return per phase of the current iteration's data.
     scalar_sums: sums of the training scalars over the current iteration.
     num_summed: training steps in those sums.
     num_saves: checkpoints written so far; numbers them.
     seconds: wall-clock seconds by activity, all processes of the run together.
-    replay_writer: state of the replay writer.
+    replay_writer: state of the learning process.
   """
 
   has_initial_pool: bool = False
   iteration: int = 0
   collected_iterations: int = 0
   env_steps: int = 0
+  iteration_env_steps: int = 0
   best_return: float | None = None
   collect_returns: dict[str, float] = dataclasses.field(default_factory=dict)
   scalar_sums: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -126,14 +128,13 @@ class LocalLoop:
     self._best.remove_staged()
     self._agent = builder.agent
     self._restore()
-    self._collector = builder.make_collector(self._replay)
-    self._learner = builder.make_learner(self._replay)
     num_sessions = max(len(builder.tasks.test), len(builder.tasks.train))
     self._evaluation = builder.make_rollout(
       deterministic=True,
       num_environments=min(self._training.num_environments, 4 * num_sessions),
     )
-    if self._training.export_interval is not None:
+    self._exporter = None
+    if self._training.export_interval is not None and not builder.method.not_served:
       self._exporter = exports.RunExporter(
         builder, folder, folder.exports, keep=self._training.exports_to_keep
       )
@@ -154,24 +155,22 @@ class LocalLoop:
     newest = self._latest.latest()
     if newest is None:
       self._progress = Progress()
-      self._replay = builder_lib.Replay(self._builder, scratch_directory=scratch)
+      self._process = self._builder.make_process(scratch_directory=scratch)
       return
     self._progress = Progress(**checkpoints.progress(newest))
-    self._replay = builder_lib.Replay(
-      self._builder,
+    self._process = self._builder.make_process(
       restore_from=checkpoints.replay_folder(newest),
       scratch_directory=scratch,
     )
     try:
-      self._replay.writer.restore(self._progress.replay_writer)
+      self._process.restore(self._progress.replay_writer)
       checkpoints.restore(newest, self._variables())
     except BaseException:
       self.close()
       raise
 
   def _variables(self) -> dict:
-    variables = {'agent': self._agent}
-    return variables if self._replay.cache is None else variables | {'cache': self._replay.cache}
+    return {'agent': self._agent} | self._process.variables()
 
   def run(self) -> bool:
     """Trains to the last iteration.
@@ -192,7 +191,7 @@ class LocalLoop:
         start_iteration=progress.iteration,
         start_gradient_steps=self.gradient_steps,
         best_return=progress.best_return,
-        title=f'PEARL {self._folder.root}',
+        title=f'{self._builder.method.name} {self._folder.root}',
       ) as self._console,
     ):
       writer.truncate_after(progress.iteration)
@@ -202,7 +201,7 @@ class LocalLoop:
           f'{self.gradient_steps:,} gradient steps'
         )
       else:
-        self._timed('collect', self._fill_initial_pool)
+        self._timed('collect', self._prepare)
         self._timed('checkpoint', self._save)
       while progress.iteration < self._training.num_iterations:
         if stop.requested or not self._iterate(writer, stop):
@@ -214,8 +213,8 @@ class LocalLoop:
       return True
 
   def close(self) -> None:
-    """Stops the replay server."""
-    self._replay.stop()
+    """Ends the learning process."""
+    self._process.close()
 
   def _timed(self, activity: str, function: Callable, *args):
     self._console.phase(activity)
@@ -224,11 +223,8 @@ class LocalLoop:
     self._progress.seconds[activity] += time.monotonic() - started
     return result
 
-  def _fill_initial_pool(self) -> None:
-    seed = seeds.sequence(self._builder.seed, seeds.Stream.INITIAL_POOL)
-    collected = self._collector.fill(self._builder.tasks.train, seed=seed)
-    self._replay.drain()
-    self._progress.env_steps += collected.env_steps
+  def _prepare(self) -> None:
+    self._progress.env_steps += self._process.prepare().env_steps
     self._progress.has_initial_pool = True
 
   def _iterate(self, writer: metrics.MetricsWriter, stop: interruption.Interruption) -> bool:
@@ -236,11 +232,12 @@ class LocalLoop:
     progress = self._progress
     if progress.collected_iterations == progress.iteration:
       self._timed('collect', self._collect)
-    target = (progress.iteration + 1) * self._training.gradient_steps_per_iteration
+    target = (progress.iteration + 1) * self._process.steps_per_iteration
     while self.gradient_steps < target:
-      if stop.requested:
+      is_at_start = self.gradient_steps == target - self._process.steps_per_iteration
+      if stop.requested and (self._process.keeps_data or is_at_start):
         return False
-      steps = min(self._training.steps_per_call, target - self.gradient_steps)
+      steps = min(self._process.steps_per_call, target - self.gradient_steps)
       self._timed('train', self._train, steps)
     self._check_weights()  # The last step may have spoilt what no loss has shown yet.
     is_last = progress.iteration + 1 == self._training.num_iterations
@@ -262,7 +259,7 @@ class LocalLoop:
     writer.write(values | self._times(), **counters)
     self._keep_if_best(test_return)
     # Before the checkpoint, too: a run that dies between the two exports once more.
-    if self._training.exports_after(progress.iteration):
+    if self._exporter is not None and self._training.exports_after(progress.iteration):
       self._timed('checkpoint', self._exporter.export, progress.env_steps)
     if is_last or progress.iteration % self._training.checkpoint_interval == 0:
       self._timed('checkpoint', self._save)
@@ -271,22 +268,14 @@ class LocalLoop:
 
   def _collect(self) -> None:
     progress = self._progress
-    random = np.random.default_rng(
-      seeds.sequence(self._builder.seed, seeds.Stream.VISITS, progress.iteration)
-    )
-    train_tasks = self._builder.tasks.train
-    drawn = random.integers(len(train_tasks), size=self._builder.schedule.tasks_per_iteration)
-    collected = self._collector.visit(
-      [train_tasks[index] for index in drawn],
-      seed=seeds.sequence(self._builder.seed, seeds.Stream.COLLECT, progress.iteration),
-    )
-    self._replay.drain()
+    collected = self._process.collect(progress.iteration)
     progress.env_steps += collected.env_steps
+    progress.iteration_env_steps = collected.env_steps
     progress.collect_returns = collected.returns
     progress.collected_iterations += 1
 
   def _train(self, num_steps: int) -> None:
-    sums = self._learner.run(num_steps)
+    sums = self._process.train(num_steps)
     progress = self._progress
     progress.scalar_sums = {
       name: progress.scalar_sums.get(name, 0.0) + total for name, total in sums.items()
@@ -341,13 +330,17 @@ class LocalLoop:
 
   def _save(self) -> None:
     self._check_weights()
-    self._progress.replay_writer = self._replay.writer.state()
+    progress = self._progress
+    if not self._process.keeps_data and progress.collected_iterations > progress.iteration:
+      progress.env_steps -= progress.iteration_env_steps
+      progress.collected_iterations = progress.iteration
+    self._progress.replay_writer = self._process.state()
     self._progress.num_saves += 1
     self._latest.save(
       self._progress.num_saves,
       self._variables(),
       dataclasses.asdict(self._progress),
-      save_replay=self._replay.server.checkpoint,
+      save_replay=self._process.save_replay,
     )
 
   def _times(self) -> dict[str, float]:

@@ -9,7 +9,8 @@ from absl.testing import absltest, parameterized
 from gymnasium.envs.mujoco import hopper_v5
 from rich import console
 
-from pearl_tf.agents import backups, pearl_agent
+from pearl_tf.agents.pearl import agent as pearl_agent
+from pearl_tf.agents.pearl import targets
 from pearl_tf.data import specs
 from pearl_tf.experiment import builder as builder_lib
 from pearl_tf.experiment import config
@@ -50,7 +51,7 @@ BINDINGS = (
   'LatentCritic.hidden_units = (10, 11)',
 )
 WITH_VALUE = 'LatentValue.hidden_units = (12, 13)'
-WITH_TARGET_CRITICS = 'PearlAgent.backup_class = @TargetCriticBackup'
+WITH_TARGET_CRITICS = 'PearlAgent.target_class = @CriticTarget'
 # An episode for each of 3 tasks, 17 times: the first multiple of the tasks from 50 on.
 TRANSITIONS_PER_ROUND = 51 * EPISODE_STEPS
 
@@ -94,8 +95,8 @@ class FlopsTest(test_case.TestCase):
     self.assertAlmostEqual(count.total / 1e9, expected, delta=0.05)
 
   @parameterized.parameters(WITH_VALUE, WITH_TARGET_CRITICS)
-  def test_count_is_that_of_the_compiled_step_without_its_waste(self, backup):
-    builder = make_builder(backup)
+  def test_count_is_that_of_the_compiled_step_without_its_waste(self, target):
+    builder = make_builder(target)
     agent, domain = builder.agent, builder.domain
     batch = meta_batches.random_meta_batch(domain, num_tasks=3, num_context=5, batch_size=7)
     train = tf.function(lambda: agent._train(tf.nest.map_structure(tf.constant, batch)))
@@ -125,15 +126,15 @@ class FlopsTest(test_case.TestCase):
     ):
       flops.layer_widths(builder.agent.actor)
 
-  def test_unknown_backup_is_named(self):
-    class Own(backups.Backup):
+  def test_unknown_target_is_named(self):
+    class Own(targets.Target):
       def next_value(self, *args, **kwargs):
         self.fail('counting must not run the agent')
 
       update = next_value
 
     builder = make_builder()
-    with mock.patch.object(pearl_agent.PearlAgent, 'backup', Own()):
+    with mock.patch.object(pearl_agent.PearlAgent, 'target', Own()):
       with self.assertRaisesRegex(TypeError, 'Own cannot be counted'):
         flops.training_step(builder.agent, meta_batch_size=1, context_size=1, batch_size=1)
       with self.assertRaisesRegex(config.ConfigError, 'no floor: .* Own'):
@@ -191,15 +192,15 @@ class LearningTest(test_case.TestCase):
 class StorageTest(test_case.TestCase):
   def test_every_task_is_filled_alike(self):
     builder = make_builder()
-    replay = builder_lib.Replay(builder)
-    self.addCleanup(replay.stop)
-    record = storage.fill(builder, replay, num_transitions=3 * TRANSITIONS_PER_ROUND - 1)
+    process = builder.make_process()
+    self.addCleanup(process.close)
+    record = storage.fill(builder, process, num_transitions=3 * TRANSITIONS_PER_ROUND - 1)
     self.assertEqual(record['transitions'], 3 * TRANSITIONS_PER_ROUND)
     self.assertEqual(record['transitions_in_cache'], 3 * TRANSITIONS_PER_ROUND)
     self.assertEqual(record['repeats'], 2)
     for task in range(3):
-      self.assertEqual(replay.cache.num_transitions(task), TRANSITIONS_PER_ROUND)
-      self.assertEqual(replay.cache.num_context_transitions(task), TRANSITIONS_PER_ROUND)
+      self.assertEqual(process.replay.cache.num_transitions(task), TRANSITIONS_PER_ROUND)
+      self.assertEqual(process.replay.cache.num_context_transitions(task), TRANSITIONS_PER_ROUND)
 
 
 class EnvironmentsTest(test_case.TestCase):
@@ -355,12 +356,12 @@ class SuiteTest(test_case.TestCase):
     builder = make_builder(
       WITH_VALUE, "Training.sampler = 'direct'", 'Training.replay_capacity = None'
     )
-    replay = builder_lib.Replay(builder)
-    self.addCleanup(replay.stop)
-    record = storage.fill(builder, replay, num_transitions=1)
+    process = builder.make_process()
+    self.addCleanup(process.close)
+    record = storage.fill(builder, process, num_transitions=1)
     self.assertIsNone(record['drain_transitions_per_second'])
     self.assertEqual(record['transitions_in_cache'], 0)
-    step = learning.gradient_step(builder, replay, seconds=0.001, min_rounds=1)
+    step = learning.gradient_step(builder, process, seconds=0.001, min_rounds=1)
     self.assertGreater(step['ms'], 0)
 
   @parameterized.parameters('seconds', 'replay_transitions', 'num_environments', 'min_rounds')

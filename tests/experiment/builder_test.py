@@ -5,6 +5,7 @@ from absl.testing import absltest, parameterized
 from pearl_tf.experiment import builder as builder_lib
 from pearl_tf.experiment import experiment as experiment_lib
 from pearl_tf.experiment import run_folder
+from pearl_tf.replay import local
 from pearl_tf.testing import small_run, test_case
 
 
@@ -17,7 +18,6 @@ class BuilderTest(test_case.TestCase):
   def test_sizes_come_from_the_environment(self):
     builder = build()
     self.assertEqual(builder.domain, (1, 1))
-    self.assertEqual(builder.layout.width, 2 + 1 + 3)
     self.assertEqual([task.index for task in builder.tasks.train], [0, 1, 2, 3])
     self.assertEqual([task.index for task in builder.tasks.test], [4, 5])
 
@@ -62,44 +62,41 @@ class BuilderTest(test_case.TestCase):
       f'CollectSchedule.tasks_per_iteration = {visits}',
       f'Training.num_environments = {configured}',
     )
-    made = []
-    builder.make_rollout = lambda **arguments: made.append(arguments)
-    replay = type('FakeReplay', (), {'writer': None})
-    builder.make_collector(replay)
-    self.assertEqual(made, [{'deterministic': False, 'num_environments': used}])
+    process = builder.make_process()
+    self.addCleanup(process.close)
+    self.assertLen(builder._environments, used)
 
   @parameterized.parameters('cache', 'direct')
   def test_the_replay_stops_when_it_cannot_be_built(self, sampler):
     # A Reverb server left to the garbage collector holds up the end of the process for minutes.
     builder = build(f"Training.sampler = '{sampler}'")
     stopped = []
-    original = builder_lib.server.ReplayServer.stop
+    original = local.server.ReplayServer.stop
     self.enter_context(
       absltest.mock.patch.object(
-        builder_lib.server.ReplayServer,
+        local.server.ReplayServer,
         'stop',
         lambda server: (stopped.append(server), original(server)),
       )
     )
     self.enter_context(
       absltest.mock.patch.object(
-        builder_lib.Replay, '_connect', side_effect=ValueError('no such number')
+        local.writer, 'ReplayWriter', side_effect=ValueError('no such number')
       )
     )
     with self.assertRaisesRegex(ValueError, 'no such number'):
-      builder_lib.Replay(builder)
+      builder.make_process()
     self.assertLen(stopped, 1)
 
   def test_the_direct_sampler_needs_no_copy(self):
     builder = build("Training.sampler = 'direct'")
-    replay = builder_lib.Replay(builder)
-    self.addCleanup(replay.stop)
-    builder.make_collector(replay).fill(builder.tasks.train, seed=np.random.SeedSequence(0))
-    self.assertIsNone(replay.cache)
-    self.assertEqual(replay.drain(), 0)
-    learn = builder.make_learner(replay)
+    process = builder.make_process()
+    self.addCleanup(process.close)
+    process.prepare()
+    self.assertEqual(process.variables(), {})
+    self.assertEqual(process.replay.drain(), 0)
     before = [tf.identity(v) for v in builder.agent.actor.trainable_variables]
-    self.assertTrue(np.isfinite(list(learn.run(2).values())).all())
+    self.assertTrue(np.isfinite(list(process.train(2).values())).all())
     after = builder.agent.actor.trainable_variables
     self.assertNotAllClose(before[0], after[0])
 

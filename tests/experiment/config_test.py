@@ -1,3 +1,6 @@
+import contextlib
+import pathlib
+
 import gin
 from absl.testing import absltest, parameterized
 
@@ -51,6 +54,62 @@ class LoadTest(test_case.TestCase):
   def test_a_missing_file_is_named(self):
     with self.assertRaisesRegex(config.ConfigError, r"no gin file 'nope\.gin'.*trainers/configs"):
       config.load(['nope.gin'])
+
+
+class FilesTest(test_case.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.folder = self.temp_dir()
+    (self.folder / 'sub').mkdir()
+
+  def write(self, name: str, *lines: str) -> pathlib.Path:
+    path = self.folder / name
+    path.write_text('\n'.join(lines))
+    return path
+
+  def test_includes_are_found_beside_their_file_and_among_the_shipped_ones(self):
+    self.write('more.gin', "include 'sub/other.gin'", 'Training.batch_size = 7')
+    self.write('sub/other.gin', 'Training.meta_batch_size = 9', 'Training.batch_size = 8')
+    mine = self.write(
+      'sub/mine.gin',
+      "include 'ablations/cheetah_vel_recurrent.gin'",
+      'include "../more.gin"',
+      'PearlAgent.gamma = 0.5',
+    )
+    text = config.load([mine])
+    for binding in (
+      "make.name = 'pearl/HalfCheetahVel-v0'",  # Three files below the one that is named.
+      'PearlAgent.encoder_class = @RecurrentEncoder',
+      'PearlAgent.gamma = 0.5',
+      'Training.batch_size = 7',
+      'Training.meta_batch_size = 9',
+    ):
+      self.assertIn(binding, text)
+
+  def test_shipped_files_are_found_from_any_folder(self):
+    with contextlib.chdir(self.folder):
+      shipped = config.load(['cheetah_vel.gin'])
+      self.write('cheetah_vel.gin', 'Training.batch_size = 3')
+      self.assertNotEqual(config.load(['cheetah_vel.gin']), shipped)  # One's own comes first.
+
+  def test_an_include_that_is_not_there_is_named(self):
+    mine = self.write('mine.gin', "include 'gone.gin'")
+    with self.assertRaisesRegex(config.ConfigError, f"no gin file 'gone.gin' in {self.folder}"):
+      config.load([mine])
+
+  def test_a_fault_is_shown_where_it_is(self):
+    self.write('more.gin', '', 'Trainin.batch_size = 7')
+    mine = self.write('mine.gin', "include 'more.gin'")
+    with self.assertRaisesRegex(config.ConfigError, 'more.gin", line 2') as caught:
+      config.load([mine])
+    self.assertNotIn('pearl_tf:', str(caught.exception))
+
+  def test_what_an_earlier_version_called_otherwise_is_understood(self):
+    text = config.load_text(
+      'PearlAgent.backup_class = @TargetCriticBackup\nValueBackup.learning_rate = 0.1'
+    )
+    self.assertIn('PearlAgent.target_class = @CriticTarget', text)
+    self.assertIn('ValueTarget.learning_rate = 0.1', text)
 
 
 class StartUpTest(test_case.TestCase):

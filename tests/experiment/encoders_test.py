@@ -7,8 +7,10 @@ from unittest import mock
 import numpy as np
 from absl.testing import absltest, parameterized
 
+from pearl_tf.agents import learner
+from pearl_tf.data import seeds
 from pearl_tf.experiment import builder as builder_lib
-from pearl_tf.experiment import config, learner, local_loop, metrics, seeds, trained
+from pearl_tf.experiment import config, local_loop, metrics, trained
 from pearl_tf.experiment import experiment as experiment_lib
 from pearl_tf.replay import batch_rule
 from pearl_tf.testing import small_run, test_case
@@ -111,10 +113,10 @@ class OrderTest(test_case.TestCase):
 
   def test_collection_and_learner_draw_alike(self):
     builder = self._build()
-    replay = builder_lib.Replay(builder)
-    self.addCleanup(replay.stop)
-    self.assertEqual(replay.sampler._rule, batch_rule.BatchRule('trajectories'))
-    phases = builder.make_collector(replay)._phases
+    process = builder.make_process()
+    self.addCleanup(process.close)
+    self.assertEqual(process.replay.sampler._rule, batch_rule.BatchRule('trajectories'))
+    phases = process.collector._phases
     self.assertEqual([phase.context_sampling for phase in phases[1:]], ['trajectories'] * 2)
 
 

@@ -3,8 +3,9 @@
 import numpy as np
 from absl.testing import absltest
 
+from pearl_tf.data import seeds
 from pearl_tf.evaluation import meta_test, report
-from pearl_tf.experiment import local_loop, seeds, trained
+from pearl_tf.experiment import local_loop, trained
 from pearl_tf.testing import small_run, test_case
 
 EPISODE_STEPS = 8
@@ -36,7 +37,7 @@ BINDINGS = (
   'PearlAgent.encoder_learning_rate = 3e-3',
   'PearlAgent.critic_learning_rate = 3e-3',
   'PearlAgent.actor_learning_rate = 3e-3',
-  'ValueBackup.learning_rate = 3e-3',
+  'ValueTarget.learning_rate = 3e-3',
 )
 
 

@@ -6,14 +6,10 @@ from unittest import mock
 import numpy as np
 from absl.testing import absltest, parameterized
 
+from pearl_tf.agents import learner
+from pearl_tf.collect import collector
 from pearl_tf.environments import gymnasium_adapter
-from pearl_tf.experiment import (
-  checkpoints,
-  learner,
-  local_loop,
-  metrics,
-  run_folder,
-)
+from pearl_tf.experiment import checkpoints, local_loop, metrics, run_folder
 from pearl_tf.testing import fakes, small_run, test_case
 
 
@@ -128,9 +124,7 @@ class LocalLoopTest(test_case.TestCase):
     progress = checkpoints.progress(newest(self.root))
     self.assertEqual((progress['iteration'], progress['collected_iterations']), (1, 2))
     self.assertEqual(progress['num_summed'], 20)
-    with mock.patch.object(
-      local_loop.builder_lib.collector.Collector, 'fill', side_effect=AssertionError('pool')
-    ):
+    with mock.patch.object(collector.Collector, 'fill', side_effect=AssertionError('pool')):
       self.assertTrue(train(self.root))
     self.assertEqual([r['iteration'] for r in metrics.read(self.root)], [1, 2, 3])
     self.assertEqual([r['env_steps'] for r in metrics.read(self.root)], [460, 760, 1060])

@@ -154,7 +154,7 @@ class BuildFileTest(test_case.TestCase):
   def test_import_of_a_higher_layer_would_be_found(self):
     layers = imported_layers('from pearl_tf.replay import cache\nimport numpy')
     self.assertEqual(layers, {'replay'})
-    self.assertNotIn('replay', closure(self.targets, 'agents'))
+    self.assertNotIn('replay', closure(self.targets, 'networks'))
 
   def test_layers_are_those_of_the_linter(self):
     settings = tomllib.loads((ROOT / 'pyproject.toml').read_text())['tool']['importlinter']

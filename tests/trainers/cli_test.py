@@ -5,8 +5,9 @@ import sys
 
 from absl.testing import absltest, parameterized
 
+from pearl_tf.agents import learner
 from pearl_tf.environments import gymnasium_adapter
-from pearl_tf.experiment import checkpoints, config, learner, run_folder
+from pearl_tf.experiment import checkpoints, config, run_folder
 from pearl_tf.replay import server
 from pearl_tf.testing import small_run, test_case
 from trainers import cli

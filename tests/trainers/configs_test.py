@@ -6,7 +6,11 @@ from pearl_tf.experiment import config
 from pearl_tf.experiment import experiment as experiment_lib
 from pearl_tf.testing import small_run, test_case
 
-CONFIGS = sorted((small_run.ROOT / 'trainers' / 'configs').rglob('*.gin'))
+FOLDER = small_run.ROOT / 'trainers' / 'configs'
+TASKS = sorted((FOLDER / 'tasks').glob('*.gin'))
+CONFIGS = [path for path in sorted(FOLDER.rglob('*.gin')) if path not in TASKS]
+# What any method may include: which tasks, how long an episode is, and how the agent is tested.
+OF_A_TASK = ('make.', 'sample_task_split.', 'MetaTest.', 'Training.max_episode_steps')
 
 # The table of hyperparameters of the authors' code, with the defaults filled in.
 COLUMNS = (
@@ -103,6 +107,13 @@ class ShippedConfigTest(test_case.TestCase):
     names = ('registry.make.name', *COLUMNS)
     actual = {name: gin.query_parameter(name) for name in names}
     self.assertEqual(actual, dict(zip(names, TABLE[path.stem], strict=True)))
+
+  def test_a_task_says_nothing_of_the_method(self):
+    for path in TASKS:
+      config.load([path])
+      for name in config.bound_names():
+        self.assertStartsWith(name, OF_A_TASK, path.stem)
+      self.assertIn(f"include 'tasks/{path.name}'", (FOLDER / path.name).read_text())
 
   def test_next_observations_are_shown_where_the_dynamics_vary(self):
     for path in CONFIGS:

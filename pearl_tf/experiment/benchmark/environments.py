@@ -6,11 +6,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from pearl_tf.agents.pearl import replay_training
 from pearl_tf.collect import collector, session
-from pearl_tf.data import types
+from pearl_tf.data import seeds, types
 from pearl_tf.environments import mujoco_meta_env
 from pearl_tf.experiment import builder as builder_lib
-from pearl_tf.experiment import seeds
 from pearl_tf.experiment.benchmark import timing
 
 _MAX_TEST_TASKS = 30
@@ -18,13 +18,17 @@ _EPISODES_ALONE = 5
 
 
 def collection(
-  builder: builder_lib.Builder, replay: builder_lib.Replay, *, num_environments: int, **rounds
+  builder: builder_lib.Builder,
+  process: replay_training.ReplayTraining,
+  *,
+  num_environments: int,
+  **rounds,
 ) -> dict[str, Any]:
   """Times collection with a replay and without one, the bare environment and our adapter of it.
 
   Args:
     builder: the experiment.
-    replay: where the data goes: written, confirmed, and drained into the learner's cache.
+    process: where the data goes: written, confirmed, and drained into the learner's cache.
     num_environments: environments stepped side by side, each on a task.
     **rounds: for `timing.take_turns`.
 
@@ -33,13 +37,13 @@ def collection(
     beside the gymnasium environment it is built on (None if it is not), and the seconds of one
     configured iteration.
   """
-  context_size = builder.training.context_size
   rollout = builder.make_rollout(deterministic=False, num_environments=num_environments)
-  wide = collector.Collector(rollout, replay.writer, builder.schedule, context_size=context_size)
-  configured = builder.make_collector(replay)
+  wide = process.make_collector(builder.make_actor(deterministic=False), num_environments)
   wide_tasks = _cycle(builder.tasks.train, num_environments)
-  iteration_tasks = _cycle(builder.tasks.train, builder.schedule.tasks_per_iteration)
-  phases = builder.schedule.visit_phases(context_size)
+  iteration_tasks = _cycle(builder.tasks.train, builder.method.schedule.tasks_per_iteration)
+  phases = builder.method.schedule.visit_phases(
+    builder.training.context_size, builder.training.context_sampling
+  )
   seed = seeds.sequence(builder.seed, seeds.Stream.COLLECT)
 
   def roll_out() -> int:
@@ -48,7 +52,7 @@ def collection(
 
   def collect(collects: collector.Collector, tasks: list[types.Task]) -> int:
     collected = collects.visit(tasks, seed=seed)
-    replay.drain()
+    process.replay.drain()
     return collected.env_steps
 
   turns = timing.take_turns(
@@ -56,7 +60,7 @@ def collection(
       **environment_alone(builder),
       'rollout': roll_out,
       'collection': lambda: collect(wide, wide_tasks),
-      'iteration': lambda: collect(configured, iteration_tasks),
+      'iteration': lambda: collect(process.collector, iteration_tasks),
     },
     **rounds,
   )

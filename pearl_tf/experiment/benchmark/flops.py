@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from tf_agents.networks import network
 
-from pearl_tf.agents import backups, pearl_agent
+from pearl_tf.agents.pearl import agent as pearl_agent
+from pearl_tf.agents.pearl import targets
 from pearl_tf.networks import critic
 
 
@@ -86,7 +87,7 @@ def training_step(
 
   Raises:
     ValueError: if a network is not a chain of fully connected layers.
-    TypeError: if the agent's backup is one this module does not know.
+    TypeError: if the agent's target is one this module does not know.
   """
   rows = meta_batch_size * batch_size
   latent_size = agent.encoder.latent_size
@@ -100,7 +101,7 @@ def training_step(
     # Once at the stored actions, where the latent learns; once at the actor's, where these learn.
     passes.append(chain(q, rows, learned_inputs=latent_size, learns_kernels=True))
     passes.append(chain(q, rows, learned_inputs=action_size, learns_kernels=False))
-  return add(passes + _backup(agent, rows))
+  return add(passes + _target(agent, rows))
 
 
 def add(counts: list[Flops]) -> Flops:
@@ -108,20 +109,20 @@ def add(counts: list[Flops]) -> Flops:
   return Flops(*(sum(parts) for parts in zip(*counts, strict=True)))
 
 
-def _backup(agent: pearl_agent.PearlAgent, rows: int) -> list[Flops]:
-  if isinstance(agent.backup, backups.ValueBackup):
-    value = next(part for part in agent.backup.submodules if isinstance(part, critic.LatentValue))
+def _target(agent: pearl_agent.PearlAgent, rows: int) -> list[Flops]:
+  if isinstance(agent.target, targets.ValueTarget):
+    value = next(part for part in agent.target.submodules if isinstance(part, critic.LatentValue))
     widths = layer_widths(value)
     return [
       chain(widths, rows, learned_inputs=0, learns_kernels=True),
       chain(widths, rows, learned_inputs=None, learns_kernels=False),
     ]
-  if isinstance(agent.backup, backups.TargetCriticBackup):
+  if isinstance(agent.target, targets.CriticTarget):
     return [
       chain(layer_widths(part), rows, learned_inputs=None, learns_kernels=False)
       for part in (agent.actor, *agent.critics)
     ]
   raise TypeError(
-    f'the operations of {type(agent.backup).__name__} cannot be counted: only ValueBackup and '
-    'TargetCriticBackup are known'
+    f'the operations of {type(agent.target).__name__} cannot be counted: only ValueTarget and '
+    'CriticTarget are known'
   )

@@ -10,9 +10,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from pearl_tf.data import types
+from pearl_tf.agents import learner
+from pearl_tf.agents.pearl import replay_training
+from pearl_tf.data import seeds, types
 from pearl_tf.experiment import builder as builder_lib
-from pearl_tf.experiment import config, learner, seeds
+from pearl_tf.experiment import config
 from pearl_tf.experiment.benchmark import flops, timing
 
 _PRODUCTS_PER_CALL = 8
@@ -35,20 +37,20 @@ class FixedBatch:
 
 
 def gradient_step(
-  builder: builder_lib.Builder, replay: builder_lib.Replay, **rounds
+  builder: builder_lib.Builder, process: replay_training.ReplayTraining, **rounds
 ) -> dict[str, Any]:
   """Times the learner on the configured sampler and on a fixed batch, in turns.
 
   Args:
     builder: the experiment; its agent is trained.
-    replay: filled.
+    process: filled.
     **rounds: for `timing.take_turns`.
 
   Returns:
     Milliseconds per training step, each turn being one compiled call of `steps_per_call`.
   """
   steps = builder.training.steps_per_call
-  batch = tf.function(replay.sampler.sample)(tf.constant([0, 0], tf.int32))
+  batch = tf.function(process.replay.sampler.sample)(tf.constant([0, 0], tf.int32))
   on_fixed_batch = learner.Learner(
     builder.agent, FixedBatch(batch), seed=seeds.sequence(builder.seed, seeds.Stream.REPLAY)
   )
@@ -61,7 +63,7 @@ def gradient_step(
     return train
 
   turns = timing.take_turns(
-    {'sampled': training(builder.make_learner(replay)), 'fixed': training(on_fixed_batch)}, **rounds
+    {'sampled': training(process.learner), 'fixed': training(on_fixed_batch)}, **rounds
   )
   sampled, fixed = turns['sampled'], turns['fixed']
   return {

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pearl_tf.agents.pearl import replay_training
 from pearl_tf.data import specs, types
 from pearl_tf.experiment import builder as builder_lib
 from pearl_tf.experiment import checkpoints
@@ -18,13 +19,13 @@ _NUM_SAVES = 3
 
 
 def fill(
-  builder: builder_lib.Builder, replay: builder_lib.Replay, *, num_transitions: int
+  builder: builder_lib.Builder, process: replay_training.ReplayTraining, *, num_transitions: int
 ) -> dict[str, Any]:
   """Fills a replay with noise, task after task, and times the writer and the learner's drain.
 
   Args:
     builder: the experiment.
-    replay: where the transitions go, each into the context of its task too.
+    process: where the transitions go, each into the context of its task too.
     num_transitions: how many at least; there are two rounds of whole episodes in any case.
 
   Returns:
@@ -42,19 +43,23 @@ def fill(
     ]
     started = time.perf_counter()
     for number, episode in enumerate(episodes):
-      replay.writer.write(number % num_tasks, episode, in_context=True)
-    replay.writer.flush()
+      process.replay.writer.write(number % num_tasks, episode, in_context=True)
+    process.replay.writer.flush()
     written = time.perf_counter()
-    num_drained = replay.drain()
+    num_drained = process.replay.drain()
     if index:
       inserted.add(seconds=written - started, work=num_episodes * num_steps)
       drained.add(seconds=time.perf_counter() - written, work=num_drained)
   return {
     'transitions': num_rounds * num_episodes * num_steps,
-    'transitions_in_cache': replay.cache.num_rows if replay.cache is not None else 0,
+    'transitions_in_cache': process.replay.cache.num_rows
+    if process.replay.cache is not None
+    else 0,
     'episode_steps': num_steps,
     'insertion_transitions_per_second': inserted.median_rate(),
-    'drain_transitions_per_second': drained.median_rate() if replay.cache is not None else None,
+    'drain_transitions_per_second': drained.median_rate()
+    if process.replay.cache is not None
+    else None,
     'repeats': inserted.number,
   }
 
@@ -82,26 +87,26 @@ def synthetic_episode(
 
 
 def save(
-  builder: builder_lib.Builder, replay: builder_lib.Replay, directory: pathlib.Path
+  builder: builder_lib.Builder, process: replay_training.ReplayTraining, directory: pathlib.Path
 ) -> tuple[pathlib.Path, dict[str, Any]]:
   """Times what training saves: everything, and the weights of the best agent so far.
 
   Args:
     builder: the experiment.
-    replay: saved as it is.
+    process: saved as it is.
     directory: where the checkpoints go.
 
   Returns:
     The last checkpoint, and the medians.
   """
-  variables = _variables(builder, replay)
-  progress = {'replay_writer': replay.writer.state()}
+  variables = {'agent': builder.agent} | process.variables()
+  progress = {'replay_writer': process.state()}
   latest = checkpoints.Checkpoints(directory, prefix='latest', keep=2)
   best = checkpoints.Checkpoints(directory, prefix='best', keep=1)
   whole, weights = timing.Turns([], []), timing.Turns([], [])
   for number in range(_NUM_SAVES):
     started = time.perf_counter()
-    saved = latest.save(number, variables, progress, save_replay=replay.server.checkpoint)
+    saved = latest.save(number, variables, progress, save_replay=process.save_replay)
     whole.add(seconds=time.perf_counter() - started, work=1)
     started = time.perf_counter()
     best.save(number, {'agent': builder.agent}, progress)
@@ -119,34 +124,27 @@ def save(
 
 def restore(
   builder: builder_lib.Builder, saved: pathlib.Path, *, scratch_directory: pathlib.Path
-) -> tuple[builder_lib.Replay, dict[str, Any]]:
+) -> tuple[replay_training.ReplayTraining, dict[str, Any]]:
   """Times the way back: the server with its tables, and every variable.
 
   Args:
     builder: the experiment; its agent is restored.
     saved: from `save`.
-    scratch_directory: of the new replay.
+    scratch_directory: of the new process.
 
   Returns:
-    The replay, to be stopped by the caller, and how long it took.
+    The learning process, to be closed by the caller, and how long it took.
   """
   started = time.perf_counter()
-  replay = builder_lib.Replay(
-    builder,
-    restore_from=checkpoints.replay_folder(saved),
-    scratch_directory=scratch_directory,
+  process = builder.make_process(
+    restore_from=checkpoints.replay_folder(saved), scratch_directory=scratch_directory
   )
   try:
-    checkpoints.restore(saved, _variables(builder, replay))
+    checkpoints.restore(saved, {'agent': builder.agent} | process.variables())
   except BaseException:
-    replay.stop()
+    process.close()
     raise
-  return replay, {'restore_seconds': time.perf_counter() - started}
-
-
-def _variables(builder: builder_lib.Builder, replay: builder_lib.Replay) -> dict[str, Any]:
-  variables = {'agent': builder.agent}
-  return variables if replay.cache is None else variables | {'cache': replay.cache}
+  return process, {'restore_seconds': time.perf_counter() - started}
 
 
 def _num_bytes(folder: pathlib.Path) -> int:

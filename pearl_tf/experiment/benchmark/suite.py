@@ -77,20 +77,20 @@ class Benchmark:
       prefix='pearl-benchmark-', dir=self._scratch_directory
     ) as directory:
       self._directory = pathlib.Path(directory)
-      self._replay = builder_lib.Replay(self._builder, scratch_directory=self._directory)
+      self._process = self._builder.make_process(scratch_directory=self._directory)
       try:
         return self._measure(announce)
       finally:
-        self._replay.stop()
+        self._process.close()
 
   def _measure(self, announce: Callable[[str], None]) -> list[Record]:
     parts = {
       'machine': machine.describe,
       'experiment': lambda: describe(self._builder),
       'replay': self._fill,
-      'gradient_step': lambda: learning.gradient_step(self._builder, self._replay, **self._rounds),
+      'gradient_step': lambda: learning.gradient_step(self._builder, self._process, **self._rounds),
       'collection': lambda: environments.collection(
-        self._builder, self._replay, num_environments=self._num_environments, **self._rounds
+        self._builder, self._process, num_environments=self._num_environments, **self._rounds
       ),
       'evaluation': lambda: environments.evaluation(self._builder, **self._rounds),
       'checkpoint': self._save,
@@ -112,15 +112,17 @@ class Benchmark:
     return list(records.values())
 
   def _fill(self) -> Record:
-    return storage.fill(self._builder, self._replay, num_transitions=self._replay_transitions)
+    return storage.fill(self._builder, self._process, num_transitions=self._replay_transitions)
 
   def _save(self) -> Record:
-    self._saved, record = storage.save(self._builder, self._replay, self._directory / 'checkpoints')
+    self._saved, record = storage.save(
+      self._builder, self._process, self._directory / 'checkpoints'
+    )
     return record
 
   def _restore(self) -> Record:
-    self._replay.stop()
-    self._replay, record = storage.restore(
+    self._process.close()
+    self._process, record = storage.restore(
       self._builder, self._saved, scratch_directory=self._directory
     )
     return record
@@ -158,7 +160,7 @@ def project(builder: builder_lib.Builder, records: dict[str, Record]) -> Record:
   evaluations = math.ceil(iterations / training.evaluation_interval)
   saves = 1 + math.ceil(iterations / training.checkpoint_interval)
   evaluated_tasks = len(tasks.test) + min(len(tasks.test), len(tasks.train))
-  episodes = math.ceil(builder.schedule.initial_steps / training.max_episode_steps)
+  episodes = math.ceil(builder.method.schedule.initial_steps / training.max_episode_steps)
   initial_pool = len(tasks.train) * episodes * training.max_episode_steps
   collection, checkpoint = records['collection'], records['checkpoint']
   seconds_per_task = records['evaluation']['seconds'] / records['evaluation']['tasks']

@@ -5,10 +5,10 @@ from absl.testing import absltest, parameterized
 from tf_agents.drivers import py_driver
 
 from pearl_tf.collect import acting, rollout
-from pearl_tf.data import specs, types
+from pearl_tf.data import seeds, specs, types
 from pearl_tf.environments import gymnasium_adapter, point_robot
 from pearl_tf.evaluation import meta_test
-from pearl_tf.experiment import local_loop, seeds, trained
+from pearl_tf.experiment import local_loop, trained
 from pearl_tf.export import exporter
 from pearl_tf.policies import latent_policy
 from pearl_tf.testing import exported_model, small_run, test_case

@@ -7,7 +7,8 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
-from pearl_tf.agents import backups, entropy, pearl_agent
+from pearl_tf.agents.pearl import agent as pearl_agent
+from pearl_tf.agents.pearl import entropy, targets
 from pearl_tf.data import specs, types
 from pearl_tf.networks import actor, encoder
 from pearl_tf.testing import test_case
@@ -56,7 +57,7 @@ def trained_agent(later_sac: bool) -> pearl_agent.PearlAgent:
     train_step_counter=tf.Variable(0, dtype=tf.int64),
     seed=0,
     encoder_class=functools.partial(encoder.GaussianEncoder, latent_size=2, **narrow),
-    backup_class=backups.TargetCriticBackup if later_sac else backups.ValueBackup,
+    target_class=targets.CriticTarget if later_sac else targets.ValueTarget,
     entropy_weight_class=(
       entropy.AutomaticEntropyWeight if later_sac else entropy.FixedEntropyWeight
     ),

@@ -3,8 +3,8 @@ import tensorflow as tf
 from absl.testing import absltest
 from tf_agents.agents import tf_agent
 
+from pearl_tf.agents import learner
 from pearl_tf.data import types
-from pearl_tf.experiment import learner
 from pearl_tf.testing import test_case
 
 SEED = np.random.SeedSequence(7)

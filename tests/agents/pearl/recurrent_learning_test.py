@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest
 
-from pearl_tf.agents import pearl_agent
+from pearl_tf.agents.pearl import agent as pearl_agent
 from pearl_tf.data import specs, types
 from pearl_tf.networks import encoder, recurrent_encoder
 from pearl_tf.testing import test_case

@@ -13,7 +13,8 @@ import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.networks import network
 
-from pearl_tf.agents import backups, entropy, losses, optimizers
+from pearl_tf.agents import optimizers
+from pearl_tf.agents.pearl import entropy, losses, targets
 from pearl_tf.data import specs, types
 from pearl_tf.inference import posterior as posterior_lib
 from pearl_tf.networks import actor, critic, encoder, layers
@@ -51,7 +52,7 @@ class PearlAgent(tf_agent.TFAgent):
     encoder_class: Callable[..., encoder.ContextEncoder] = encoder.GaussianEncoder,
     actor_class: Callable[..., network.Network] = actor.LatentActor,
     critic_class: Callable[..., network.Network] = critic.LatentCritic,
-    backup_class: Callable[..., backups.Backup] = backups.ValueBackup,
+    target_class: Callable[..., targets.Target] = targets.ValueTarget,
     entropy_weight_class: Callable[..., tf.Module] = entropy.FixedEntropyWeight,
     kl_weight: float = 0.1,
     reward_scale: float = 5.0,
@@ -75,7 +76,7 @@ class PearlAgent(tf_agent.TFAgent):
         `RecurrentEncoder` (in time order).
       actor_class: pi(a | s, z), built and called as `LatentActor`.
       critic_class: Q(s, a, z), built twice and called as `LatentCritic`.
-      backup_class: `ValueBackup` (reference) or `TargetCriticBackup` (later SAC).
+      target_class: `ValueTarget` (reference) or `CriticTarget` (later SAC).
       entropy_weight_class: `FixedEntropyWeight` (reference) or `AutomaticEntropyWeight`.
       kl_weight: weight of the KL *summed over tasks*; unused without a bottleneck.
       reward_scale: multiplies rewards in the critics' targets.
@@ -127,7 +128,7 @@ class PearlAgent(tf_agent.TFAgent):
     )
     for part in (self._encoder, *self._critics, self._actor):
       part.create_variables()
-    self._backup = backup_class(
+    self._backup = target_class(  # The name that older checkpoints know.
       domain,
       latent_size=self._encoder.latent_size,
       actor_network=self._actor,
@@ -176,7 +177,7 @@ class PearlAgent(tf_agent.TFAgent):
     return self._critics
 
   @property
-  def backup(self) -> backups.Backup:
+  def target(self) -> targets.Target:
     """The owner of the target networks."""
     return self._backup
 
@@ -211,22 +212,22 @@ class PearlAgent(tf_agent.TFAgent):
   def _take_step(self, experience: types.MetaBatch) -> tf_agent.LossInfo:
     step = tf.cast(self.train_step_counter, tf.int32)
     seed = tf.random.experimental.stateless_fold_in(self._seed, step)
-    latent_seed, backup_seed, action_seed = tf.unstack(tf.random.split(seed, 3))
+    latent_seed, target_seed, action_seed = tf.unstack(tf.random.split(seed, 3))
     transitions = experience.transitions
     entropy_weight = self._entropy_weight.value()
 
     latent, critic_scalars = self._train_inference_and_critics(
-      experience.context, transitions, entropy_weight, latent_seed, backup_seed
+      experience.context, transitions, entropy_weight, latent_seed, target_seed
     )
     # Neither actor nor value function may shape the latent space (reference behaviour).
     latent = tf.stop_gradient(latent)
     log_prob, soft_value, actor_scalars = self._train_actor(
       transitions.observation, latent, entropy_weight, action_seed
     )
-    backup_scalars = self._backup.update(transitions.observation, latent, soft_value)
+    target_scalars = self._backup.update(transitions.observation, latent, soft_value)
     self._entropy_weight.update(log_prob)
     self.train_step_counter.assign_add(1)
-    scalars = critic_scalars | actor_scalars | backup_scalars
+    scalars = critic_scalars | actor_scalars | target_scalars
     scalars['compute/bits'] = tf.constant(8.0 * self._compute_dtype.size)
     loss = scalars['loss/critic'] + scalars['loss/kl'] + scalars['loss/actor']
     return tf_agent.LossInfo(loss=loss, extra=scalars)
@@ -237,7 +238,7 @@ class PearlAgent(tf_agent.TFAgent):
     transitions: types.Transition,
     entropy_weight: tf.Tensor,
     latent_seed: tf.Tensor,
-    backup_seed: tf.Tensor,
+    target_seed: tf.Tensor,
   ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """Steps encoder and critics; returns the latents `[T, B, Z]` and scalars."""
     with tf.GradientTape() as tape:
@@ -249,7 +250,7 @@ class PearlAgent(tf_agent.TFAgent):
         transitions.next_observation,
         tf.stop_gradient(latent),  # Targets are constants for the encoder.
         entropy_weight=entropy_weight,
-        seed=backup_seed,
+        seed=target_seed,
       )
       target = losses.td_target(
         transitions.reward,

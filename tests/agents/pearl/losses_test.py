@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
-from pearl_tf.agents import losses
+from pearl_tf.agents.pearl import losses
 from pearl_tf.data import types
 from pearl_tf.networks import actor
 from pearl_tf.testing import test_case

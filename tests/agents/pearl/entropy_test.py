@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
-from pearl_tf.agents import entropy
+from pearl_tf.agents.pearl import entropy
 from pearl_tf.testing import test_case
 
 

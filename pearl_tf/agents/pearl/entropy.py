@@ -5,7 +5,8 @@ import math
 import gin
 import tensorflow as tf
 
-from pearl_tf.agents import losses, optimizers
+from pearl_tf.agents import optimizers
+from pearl_tf.agents.pearl import losses
 
 
 @gin.configurable(denylist=['action_size'])

@@ -1,6 +1,6 @@
 """Where the critics' targets come from: a value network (reference) or target critics (later SAC).
 
-This module owns the slow networks. `PearlAgent` asks a backup for the soft value of next states
+This module owns the slow networks. `PearlAgent` asks a target for the soft value of next states
 before the critics learn, and lets it learn once the soft value of current states is known.
 """
 
@@ -12,7 +12,8 @@ import tensorflow as tf
 from tf_agents.networks import network
 from tf_agents.utils import common
 
-from pearl_tf.agents import losses, optimizers
+from pearl_tf.agents import optimizers
+from pearl_tf.agents.pearl import losses
 from pearl_tf.data import specs
 from pearl_tf.networks import actor, critic
 
@@ -26,8 +27,8 @@ def _frozen_copy(source: network.Network, name: str) -> network.Network:
   return target
 
 
-class Backup(tf.Module, abc.ABC):
-  """The interface of a backup; every implementation is built from the same arguments."""
+class Target(tf.Module, abc.ABC):
+  """What every target offers; each implementation is built from the same arguments."""
 
   @abc.abstractmethod
   def next_value(
@@ -50,7 +51,7 @@ class Backup(tf.Module, abc.ABC):
 @gin.configurable(
   denylist=['domain', 'latent_size', 'actor_network', 'critics', 'target_update_rate', 'seed']
 )
-class ValueBackup(Backup):
+class ValueTarget(Target):
   """A separate V network and its slow copy, as in the reference implementation."""
 
   def __init__(
@@ -103,7 +104,7 @@ class ValueBackup(Backup):
 @gin.configurable(
   denylist=['domain', 'latent_size', 'actor_network', 'critics', 'target_update_rate', 'seed']
 )
-class TargetCriticBackup(Backup):
+class CriticTarget(Target):
   """Slow copies of both critics, evaluated at fresh actions (Haarnoja et al. 2018b)."""
 
   def __init__(
@@ -116,7 +117,7 @@ class TargetCriticBackup(Backup):
     target_update_rate: float,
     seed: int,
   ):
-    """Builds the slow copies; the arguments are those of `ValueBackup`."""
+    """Builds the slow copies; the arguments are those of `ValueTarget`."""
     super().__init__()
     del domain, latent_size, seed
     self._actor = actor_network

@@ -1,7 +1,7 @@
 import numpy as np
 from absl.testing import absltest
 
-from pearl_tf.experiment import seeds
+from pearl_tf.data import seeds
 from pearl_tf.testing import test_case
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
-from pearl_tf.agents import pearl_agent
+from pearl_tf.agents.pearl import agent as pearl_agent
 from pearl_tf.data import specs, types
 from pearl_tf.networks import encoder
 from pearl_tf.testing import meta_batches, test_case
@@ -22,7 +22,7 @@ SMALL = """
   LatentActor.hidden_units = (6, 7)
 """
 LATER_SAC = """
-PearlAgent.backup_class = @TargetCriticBackup
+PearlAgent.target_class = @CriticTarget
 PearlAgent.entropy_weight_class = @AutomaticEntropyWeight
 """
 NO_BOTTLENECK = 'PearlAgent.encoder_class = @DeterministicEncoder'
@@ -99,7 +99,7 @@ class GradientRoutingTest(AgentTestCase):
     'PearlAgent.actor_mean_weight = 50.0',
     'PearlAgent.actor_log_std_weight = 50.0',
     'PearlAgent.actor_learning_rate = 0.1',
-    'ValueBackup.learning_rate = 0.1',
+    'ValueTarget.learning_rate = 0.1',
     'PearlAgent.target_update_rate = 0.9',
     'FixedEntropyWeight.weight = 9.0',
     'LatentActor.hidden_units = (5,)',
@@ -114,7 +114,7 @@ class GradientRoutingTest(AgentTestCase):
     for network, other in zip(first.critics, second.critics, strict=True):
       self.assertSameWeights(weights(network), weights(other))
 
-  @parameterized.parameters('ValueBackup.learning_rate = 0.1', 'LatentValue.hidden_units = (4,)')
+  @parameterized.parameters('ValueTarget.learning_rate = 0.1', 'LatentValue.hidden_units = (4,)')
   def test_actor_ignores_the_value_function(self, binding):
     # The target's first layer has other weights, hence other critics: keep them still.
     still = {'critic_learning_rate': 1e-30}
@@ -195,7 +195,7 @@ class OptionsTest(AgentTestCase):
     """)
     agent = agent_of()
     self.assertIsInstance(agent.encoder, encoder.DeterministicEncoder)
-    self.assertEqual(type(agent.backup).__name__, 'TargetCriticBackup')
+    self.assertEqual(type(agent.target).__name__, 'CriticTarget')
     self.assertEqual(type(agent.entropy_weight).__name__, 'AutomaticEntropyWeight')
     self.assertEqual(weights(agent.encoder)[0].shape, (9, 7))
     self.assertEqual(weights(agent.critics[0])[0].shape, (9, 3))
@@ -226,7 +226,7 @@ class OptionsTest(AgentTestCase):
     ('encoder_rate', 'PearlAgent.encoder_learning_rate', 0.0),
     ('critic_rate', 'PearlAgent.critic_learning_rate', -3e-4),
     ('actor_rate', 'PearlAgent.actor_learning_rate', 0.0),
-    ('value_rate', 'ValueBackup.learning_rate', 0.0),
+    ('value_rate', 'ValueTarget.learning_rate', 0.0),
     ('latent', 'GaussianEncoder.latent_size', 0),
     ('width', 'LatentActor.hidden_units', (4, 0)),
     ('no_layer', 'LatentCritic.hidden_units', ()),
@@ -273,7 +273,7 @@ class DeterminismTest(AgentTestCase):
     agent = agent_of()
     kernels = [network.get_weights()[0] for network in (agent.encoder, *agent.critics, agent.actor)]
     kernels += [
-      part.get_weights()[0] for part in agent.backup.submodules if part.name == 'LatentValue'
+      part.get_weights()[0] for part in agent.target.submodules if part.name == 'LatentValue'
     ]
     self.assertLen(kernels, 5)
     values = np.concatenate([kernel.ravel() for kernel in kernels])

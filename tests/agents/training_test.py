@@ -2,8 +2,8 @@ import dataclasses
 
 from absl.testing import absltest, parameterized
 
+from pearl_tf.agents import training
 from pearl_tf.collect import schedule
-from pearl_tf.experiment import training
 from pearl_tf.testing import test_case
 
 COUNTS = [

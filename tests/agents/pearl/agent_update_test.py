@@ -7,7 +7,8 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
-from pearl_tf.agents import backups, entropy, pearl_agent
+from pearl_tf.agents.pearl import agent as pearl_agent
+from pearl_tf.agents.pearl import entropy, targets
 from pearl_tf.data import specs, types
 from pearl_tf.inference import posterior
 from pearl_tf.networks import actor, critic, encoder
@@ -41,10 +42,10 @@ def agent_of(settings: numpy_pearl.Settings, *, later_sac: bool) -> pearl_agent.
     encoder.GaussianEncoder if settings.has_bottleneck else encoder.DeterministicEncoder
   )
   with_rate = {'learning_rate': settings.value_learning_rate}
-  backup_class = functools.partial(backups.ValueBackup, **with_rate)
+  target_class = functools.partial(targets.ValueTarget, **with_rate)
   entropy_weight_class = entropy.FixedEntropyWeight
   if later_sac:
-    backup_class = backups.TargetCriticBackup
+    target_class = targets.CriticTarget
     entropy_weight_class = functools.partial(
       entropy.AutomaticEntropyWeight,
       initial_weight=0.7,
@@ -60,7 +61,7 @@ def agent_of(settings: numpy_pearl.Settings, *, later_sac: bool) -> pearl_agent.
       latent_size=LATENT_SIZE,
       use_next_observation=settings.use_next_observation,
     ),
-    backup_class=backup_class,
+    target_class=target_class,
     entropy_weight_class=entropy_weight_class,
     kl_weight=settings.kl_weight,
     reward_scale=settings.reward_scale,
@@ -78,7 +79,7 @@ def networks_of(agent: pearl_agent.PearlAgent) -> dict[str, tf.keras.layers.Laye
   """Returns every network by the name the NumPy twin gives it."""
   networks = {'encoder': agent.encoder, 'actor': agent.actor}
   networks |= {f'critic{i + 1}': network for i, network in enumerate(agent.critics)}
-  for part in agent.backup.submodules:
+  for part in agent.target.submodules:
     if isinstance(part, critic.LatentValue):
       networks['target_value' if part.name == 'TargetValue' else 'value'] = part
     elif part.name.startswith('TargetCritic'):

@@ -1,0 +1,150 @@
+"""What a method of meta-learning brings to a run, as protocols.
+
+A method is an agent, how it acts and adapts, and how it learns. The folder beside this file holds
+one package a method, each with a class of the protocol `AgentBuilder`, which gin chooses
+(`Experiment.method`). The loop (`pearl_tf.experiment.local_loop`) keeps the order of things,
+evaluation, metrics and checkpoints, and asks a `LearningProcess` for the rest.
+"""
+
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import tensorflow as tf
+
+from pearl_tf.agents import training
+from pearl_tf.collect import acting, collector
+from pearl_tf.data import specs, types
+from pearl_tf.environments import gymnasium_adapter
+
+
+class Run(NamedTuple):
+  """What a method is told of the run that it learns in.
+
+  Attributes:
+    domain: sizes of the domain.
+    train_tasks: the tasks it learns on.
+    training: sizes of the run.
+    environments: returns that many environments, the same ones at every call.
+    seed: the run's seed, see `pearl_tf.data.seeds`.
+  """
+
+  domain: specs.DomainSpec
+  train_tasks: Sequence[types.Task]
+  training: training.Training
+  environments: Callable[[int], Sequence[gymnasium_adapter.GymnasiumAdapter]]
+  seed: int
+
+
+class Agent(Protocol):
+  """What the loop, checkpoints and evaluation need of an agent, a `tf.Module`.
+
+  Attributes:
+    train_step_counter: `int64` variable, the gradient steps taken.
+    variables: everything a checkpoint keeps.
+  """
+
+  train_step_counter: tf.Variable
+  variables: Sequence[tf.Variable]
+
+
+class LearningProcess(Protocol):
+  """How an agent gets its data and learns from them.
+
+  Every call is a function of the run's seed, the iteration, and what `variables`, `state` and
+  `save_replay` keep, so that a run that was stopped goes on as if it had not been.
+
+  Attributes:
+    keeps_data: whether a checkpoint holds what was collected. If not, the data of an iteration that
+      is interrupted before its first gradient step are collected again, from the same seed and
+      parameters; the loop stops at no other place of such an iteration.
+    steps_per_iteration: gradient steps of each iteration.
+    steps_per_call: of these in one call of `train`, between which the loop may stop.
+  """
+
+  keeps_data: bool
+  steps_per_iteration: int
+  steps_per_call: int
+
+  def prepare(self) -> collector.Collected:
+    """Collects what must be there before the first iteration; called once in a run."""
+
+  def collect(self, iteration: int) -> collector.Collected:
+    """Collects the data of an iteration, counted from 0."""
+
+  def train(self, num_steps: int) -> dict[str, float]:
+    """Takes gradient steps; returns the sum over the steps of every scalar to be logged.
+
+    Raises:
+      DivergenceError: if one of them is not finite.
+    """
+
+  def variables(self) -> dict[str, Any]:
+    """Returns what a checkpoint keeps beside the agent, by name."""
+
+  def state(self) -> dict[str, Any]:
+    """Returns plain data that a checkpoint keeps."""
+
+  def restore(self, state: dict[str, Any]) -> None:
+    """Takes back what `state` returned."""
+
+  def save_replay(self, directory: pathlib.Path) -> None:
+    """Writes the replay into a folder of a checkpoint; does nothing where there is none."""
+
+  def close(self) -> None:
+    """Ends what it has started."""
+
+
+class AgentBuilder(Protocol):
+  """Makes the parts of a method; holds its settings and no state.
+
+  Attributes:
+    name: of the method, for people.
+    not_served: why its agents cannot be exported, for people; '' if an agent has the networks
+      `encoder` and `actor` that `pearl_tf.export` serves.
+  """
+
+  name: str
+  not_served: str
+
+  def unread(self, sizes: training.Training) -> Iterable[tuple[Callable, Sequence[str] | None]]:
+    """Returns configurables of which this method reads nothing, or not these arguments."""
+
+  def check(self, agent: Agent, run: Run) -> None:
+    """Checks the settings against each other, before anything long starts.
+
+    Raises:
+      ValueError: if such a run is impossible.
+    """
+
+  def make_agent(self, domain: specs.DomainSpec, *, seed: int) -> Agent:
+    """Returns an agent with fresh variables."""
+
+  def check_evaluation(self, agent: Agent, context_sampling: str) -> None:
+    """Checks how a meta-test draws what an agent adapts to.
+
+    Raises:
+      ValueError: if the agent cannot adapt to that.
+    """
+
+  def make_actor(
+    self, domain: specs.DomainSpec, agent: Agent, *, deterministic: bool
+  ) -> acting.Acting:
+    """Returns what acts and adapts: as a meta-test does if `deterministic`, else as collection."""
+
+  def make_process(
+    self,
+    agent: Agent,
+    run: Run,
+    *,
+    restore_from: pathlib.Path | None = None,
+    scratch_directory: pathlib.Path | None = None,
+  ) -> LearningProcess:
+    """Returns the learning process.
+
+    Args:
+      agent: learns.
+      run: where.
+      restore_from: the replay part of a checkpoint; None starts empty.
+      scratch_directory: for files in the making, on the disk of the checkpoints.
+    """

@@ -1,0 +1,100 @@
+"""Learning from a replay: visits to tasks fill it, gradient steps draw from it."""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from pearl_tf.agents import builder, learner
+from pearl_tf.agents.pearl import agent as pearl_agent
+from pearl_tf.collect import acting, collector, rollout, schedule
+from pearl_tf.data import seeds
+from pearl_tf.replay import local
+
+
+class ReplayTraining:
+  """The learning process of PEARL; a `builder.LearningProcess`.
+
+  Attributes:
+    replay: what was collected.
+    collector: what collects.
+    learner: what takes gradient steps.
+  """
+
+  keeps_data = True
+
+  def __init__(
+    self,
+    agent: pearl_agent.PearlAgent,
+    actor: acting.Acting,
+    replay: local.Replay,
+    collect_schedule: schedule.CollectSchedule,
+    run: builder.Run,
+  ):
+    """Connects the parts.
+
+    Args:
+      agent: learns.
+      actor: collects.
+      replay: closed with the process.
+      collect_schedule: what a visit to a task consists of.
+      run: where.
+    """
+    self.steps_per_iteration = run.training.gradient_steps_per_iteration
+    self.steps_per_call = run.training.steps_per_call
+    self.replay = replay
+    self._run = run
+    self._schedule = collect_schedule
+    number = min(run.training.num_environments, len(run.train_tasks))
+    number = max(number, min(run.training.num_environments, collect_schedule.tasks_per_iteration))
+    self.collector = self.make_collector(actor, number)
+    self.learner = learner.Learner(
+      agent, replay.sampler, seed=seeds.sequence(run.seed, seeds.Stream.REPLAY)
+    )
+
+  def make_collector(self, actor: acting.Acting, num_environments: int) -> collector.Collector:
+    """Returns a collector on that many environments."""
+    return collector.Collector(
+      rollout.Rollout(self._run.environments(num_environments), actor),
+      self.replay.writer,
+      self._schedule,
+      context_size=self._run.training.context_size,
+      context_sampling=self._run.training.context_sampling,
+    )
+
+  def prepare(self) -> collector.Collected:
+    """Fills the initial pool."""
+    seed = seeds.sequence(self._run.seed, seeds.Stream.INITIAL_POOL)
+    collected = self.collector.fill(self._run.train_tasks, seed=seed)
+    self.replay.drain()
+    return collected
+
+  def collect(self, iteration: int) -> collector.Collected:
+    """Visits tasks drawn with replacement."""
+    tasks, seed = self._run.train_tasks, self._run.seed
+    random = np.random.default_rng(seeds.sequence(seed, seeds.Stream.VISITS, iteration))
+    drawn = random.integers(len(tasks), size=self._schedule.tasks_per_iteration)
+    collected = self.collector.visit(
+      [tasks[index] for index in drawn],
+      seed=seeds.sequence(seed, seeds.Stream.COLLECT, iteration),
+    )
+    self.replay.drain()
+    return collected
+
+  def train(self, num_steps: int) -> dict[str, float]:
+    return self.learner.run(num_steps)
+
+  def variables(self) -> dict[str, Any]:
+    return {} if self.replay.cache is None else {'cache': self.replay.cache}
+
+  def state(self) -> dict[str, Any]:
+    return self.replay.writer.state()
+
+  def restore(self, state: dict[str, Any]) -> None:
+    self.replay.writer.restore(state)
+
+  def save_replay(self, directory: pathlib.Path) -> None:
+    self.replay.server.checkpoint(directory)
+
+  def close(self) -> None:
+    self.replay.stop()
