@@ -63,7 +63,7 @@ def main(argv: list[str]) -> None:
   """Measures and reports."""
   # Here, so that --help and wrong flags are answered without the wait for TensorFlow.
   from pearl_tf.experiment import builder as builder_lib
-  from pearl_tf.experiment import config, run_folder
+  from pearl_tf.experiment import config
   from pearl_tf.experiment import experiment as experiment_lib
   from pearl_tf.experiment.benchmark import report, suite
 
@@ -91,7 +91,7 @@ def main(argv: list[str]) -> None:
   if options.output is None:
     print(lines, end='')
   else:
-    run_folder.write_atomically(pathlib.Path(options.output), lines)
+    files.write_text(pathlib.Path(options.output), lines)
     print(f'written to {options.output}')
 
 

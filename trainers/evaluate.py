@@ -89,7 +89,7 @@ def main(argv: list[str]) -> None:
   output = options.output or run_folder.RunFolder(options.root_dir).evaluations / (
     f'{checkpoint.name}-{options.tasks}.json'
   )
-  run_folder.write_atomically(pathlib.Path(output), json.dumps(summary, indent=1))
+  files.write_text(pathlib.Path(output), json.dumps(summary, indent=1))
   console.print(f'written to {output}', soft_wrap=True, highlight=False)
 
 

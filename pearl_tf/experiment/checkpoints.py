@@ -14,6 +14,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from pearl_tf import files
+
 _VARIABLES = 'variables'
 _PROGRESS = 'progress.json'
 _REPLAY = 'reverb'  # The folder that `ReplayServer.checkpoint` makes.
@@ -53,7 +55,9 @@ class Checkpoints:
     *,
     save_replay: Callable[[pathlib.Path], Any] | None = None,
   ) -> pathlib.Path:
-    """Writes a checkpoint and removes the oldest ones.
+    """Writes a checkpoint, then removes those of a higher number and the oldest ones.
+
+    A higher number is of a future that is gone: the run was resumed from before it.
 
     Args:
       number: grows from checkpoint to checkpoint, for example the gradient step.
@@ -63,24 +67,47 @@ class Checkpoints:
 
     Returns:
       The folder of the checkpoint.
+
+    Raises:
+      FileError: if it cannot be written; the former checkpoints are as they were, and what was
+        written of this one is gone.
     """
-    self._directory.mkdir(parents=True, exist_ok=True)
-    self.remove_staged()
-    staged = self._directory / f'{_STAGED_PREFIX}{self._prefix}-{number}'
-    staged.mkdir()
-    tf.train.Checkpoint(**variables).write(str(staged / _VARIABLES))
-    if save_replay is not None:
-      save_replay(staged)
-    (staged / _PROGRESS).write_text(json.dumps(progress))
-    _sync(staged)
-    final = self._directory / f'{self._prefix}-{number:012d}'
-    if final.exists():
-      self._remove(final)
-    os.replace(staged, final)
-    _sync_folder(self._directory)
+    with files.explained(self._directory, needs=_num_bytes(variables)):
+      self._directory.mkdir(parents=True, exist_ok=True)
+      self.remove_staged()
+      staged = self._directory / f'{_STAGED_PREFIX}{self._prefix}-{number}'
+      try:
+        staged.mkdir()
+        tf.train.Checkpoint(**variables).write(str(staged / _VARIABLES))
+        if save_replay is not None:
+          save_replay(staged)
+        (staged / _PROGRESS).write_text(json.dumps(progress))
+        files.sync_tree(staged)
+      except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
+      final = self._place(number)
+      os.replace(staged, final)
+      files.sync_folder(self._directory)
+    self.drop_after(number)
     for old in self.all()[: -self._keep]:
       self._remove(old)
     return final
+
+  def _place(self, number: int) -> pathlib.Path:
+    """Returns a free name; one of the same number is removed once the new one is there."""
+    final = self._directory / f'{self._prefix}-{number:012d}'
+    again = 2
+    while final.exists():
+      final = self._directory / f'{self._prefix}-{number:012d}.{again}'
+      again += 1
+    return final
+
+  def drop_after(self, number: int) -> None:
+    """Removes the checkpoints of a higher number, whose future is gone."""
+    for path in self.all():
+      if number_of(path) > number:
+        self._remove(path)
 
   def _remove(self, checkpoint: pathlib.Path) -> None:
     # Renamed first: what a death in the middle leaves is not taken for a checkpoint.
@@ -93,7 +120,7 @@ class Checkpoints:
 
   def all(self) -> list[pathlib.Path]:
     """Returns the folders of all complete checkpoints, oldest first."""
-    return sorted(self._directory.glob(f'{self._prefix}-*'))
+    return sorted(self._directory.glob(f'{self._prefix}-*'), key=lambda path: path.name.split('.'))
 
   def latest(self) -> pathlib.Path | None:
     """Returns the newest checkpoint, None if there is none."""
@@ -142,18 +169,12 @@ def restore(checkpoint: pathlib.Path, variables: dict[str, Any], *, partial: boo
     raise CheckpointError(f'checkpoint {checkpoint} {_REMEDY}: {error}') from error
 
 
-def _sync(folder: pathlib.Path) -> None:
-  """Forces every file below a folder to disk."""
-  for path in folder.rglob('*'):
-    if path.is_file():
-      with path.open('rb') as file:
-        os.fsync(file.fileno())
-  _sync_folder(folder)
+def number_of(checkpoint: pathlib.Path) -> int:
+  """Returns the number a checkpoint was saved under."""
+  return int(checkpoint.name.rpartition('-')[2].partition('.')[0])
 
 
-def _sync_folder(folder: pathlib.Path) -> None:
-  descriptor = os.open(folder, os.O_RDONLY)
-  try:
-    os.fsync(descriptor)
-  finally:
-    os.close(descriptor)
+def _num_bytes(variables: dict[str, Any]) -> int:
+  """Returns what the variables of trackable objects take, in bytes."""
+  found = [variable for part in variables.values() for variable in getattr(part, 'variables', ())]
+  return sum(int(tf.size(variable)) * variable.dtype.size for variable in found)

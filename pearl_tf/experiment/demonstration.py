@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pearl_tf import files
 from pearl_tf.data import seeds
 from pearl_tf.evaluation import adaptation_plot, meta_test, oracle, plots, report
 from pearl_tf.experiment import local_loop, metrics, run_folder, trained
@@ -81,7 +82,7 @@ def write_summary(root: pathlib.Path, summary: dict) -> None:
     root: the run folder.
     summary: what JSON can hold.
   """
-  run_folder.write_atomically(root / SUMMARY, json.dumps(summary, indent=1))
+  files.write_text(root / SUMMARY, json.dumps(summary, indent=1))
 
 
 def _summarize(

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from pearl_tf import files
+
 FILE_NAME = 'metrics.jsonl'
 TENSORBOARD_FOLDER = 'tensorboard'
 COUNTERS = ('iteration', 'env_steps', 'gradient_steps')
@@ -81,10 +83,11 @@ class MetricsWriter:
     }
     scalars = _flatten(values)
     record = {**counters, **{name: _json_number(value) for name, value in scalars.items()}}
-    self._file.write(_line(record))
-    self._file.flush()
-    os.fsync(self._file.fileno())
-    self._write_summaries({**counters, **scalars})
+    with files.explained(self._path):
+      self._file.write(_line(record))
+      self._file.flush()
+      os.fsync(self._file.fileno())
+      self._write_summaries({**counters, **scalars})
 
   def truncate_after(self, iteration: int) -> None:
     """Forgets everything written after an iteration.
@@ -124,12 +127,7 @@ class MetricsWriter:
     text = ''.join(_line(record) for record in read(self._path) if keep(record))
     if text.encode() == self._path.read_bytes():
       return False
-    temporary = self._path.with_name(f'.{FILE_NAME}.tmp')
-    with temporary.open('w', encoding='utf-8') as file:
-      file.write(text)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(temporary, self._path)
+    files.write_text(self._path, text)
     return True
 
   def _rebuild_summaries(self) -> None:

@@ -12,7 +12,7 @@ import pathlib
 import shutil
 from typing import IO
 
-from pearl_tf import version
+from pearl_tf import files, version
 
 
 class RunFolderError(RuntimeError):
@@ -97,9 +97,9 @@ class RunFolder:
     """
     if not self.run.is_file():
       self.root.mkdir(parents=True, exist_ok=True)
-      write_atomically(self.config, config_text)
+      files.write_text(self.config, config_text)
       # The identity is complete once this second file exists.
-      write_atomically(
+      files.write_text(
         self.run, json.dumps({'seed': seed, 'pearl_tf': version.__version__}, indent=1)
       )
       return False
@@ -135,17 +135,6 @@ class RunFolder:
         f'another process is training into {self.root}; wait for it or use another --root_dir'
       ) from error
     return handle
-
-
-def write_atomically(path: pathlib.Path, text: str) -> None:
-  """Writes a file so that it exists completely or not at all, whenever the process dies."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  staged = path.with_name(f'.{path.name}.tmp')
-  with staged.open('w') as file:
-    file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(staged, path)
 
 
 def _difference(old: str, new: str) -> list[str]:

@@ -8,9 +8,9 @@ import gin
 import gymnasium
 import numpy as np
 
+from pearl_tf import files
 from pearl_tf.data import types
 from pearl_tf.environments import meta_env
-from pearl_tf.experiment import run_folder
 
 
 class TaskSplit(NamedTuple):
@@ -76,7 +76,7 @@ def save(split: TaskSplit, path: pathlib.Path) -> None:
     return [{'index': task.index, 'parameters': task.parameters.tolist()} for task in tasks]
 
   text = json.dumps({'train': plain(split.train), 'test': plain(split.test)}, indent=1)
-  run_folder.write_atomically(path, text)
+  files.write_text(path, text)
 
 
 def load(path: pathlib.Path) -> TaskSplit:

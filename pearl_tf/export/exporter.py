@@ -15,6 +15,7 @@ import pathlib
 import tensorflow as tf
 from tf_agents.policies import tf_policy
 
+from pearl_tf import files
 from pearl_tf.data import specs
 from pearl_tf.export import endpoint as endpoint_lib
 from pearl_tf.export import (
@@ -103,8 +104,9 @@ class Exporter:
 
     version = self._versions.publish(write)
     # After the first version, so that a server started on the file finds one.
-    models = server_config.models_config(self.directory)
-    versions.write_atomically(self.directory / server_config.MODELS_FILE, models)
-    batching = server_config.batching_config()
-    versions.write_atomically(self.directory / server_config.BATCHING_FILE, batching)
+    for name, text in (
+      (server_config.MODELS_FILE, server_config.models_config(self.directory)),
+      (server_config.BATCHING_FILE, server_config.batching_config()),
+    ):
+      files.write_text(self.directory / name, text)
     return version

@@ -11,6 +11,8 @@ import pathlib
 import shutil
 from collections.abc import Callable, Iterator
 
+from pearl_tf import files
+
 _STAGED_PREFIX = '.tmp-'  # A server ignores names that are no numbers.
 _LAST_VERSION = '.last_version'
 _LOCK = '.lock'
@@ -60,25 +62,26 @@ class Versions:
       for path in staged.values():
         path.mkdir()
       try:
-        write(version, staged)
+        with files.explained(self.directory):
+          write(version, staged)
+          for path in staged.values():
+            files.sync_tree(path)
       except BaseException:
         self._remove_staged()
         raise
       for path in staged.values():
-        sync(path)
-      for path in staged.values():
         os.replace(path, path.with_name(str(version)))
-        _sync_folder(path.parent)
+        files.sync_folder(path.parent)
       self._remove_old()
     return version
 
   def _take_number(self) -> int:
     path = self.directory / _LAST_VERSION
     used = [number for folder in self._folders for number in _numbers(folder)]
-    if path.is_file():
+    with contextlib.suppress(OSError, ValueError):  # Absent, or cut off by a full disk.
       used.append(int(path.read_text()))
     version = max(used, default=0) + 1
-    write_atomically(path, f'{version}\n')
+    files.write_text(path, f'{version}\n')
     return version
 
   def _remove_staged(self) -> None:
@@ -100,37 +103,6 @@ class Versions:
     with (self.directory / _LOCK).open('a+') as handle:
       fcntl.flock(handle, fcntl.LOCK_EX)
       yield
-
-
-def write_atomically(path: pathlib.Path, text: str) -> None:
-  """Writes a file so that it exists completely or not at all, and not if it is so already."""
-  if path.is_file() and path.read_text() == text:
-    return
-  staged = path.with_name(f'{_STAGED_PREFIX}{path.name}')
-  with staged.open('w') as file:
-    file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(staged, path)
-
-
-def sync(folder: pathlib.Path) -> None:
-  """Forces every file and folder below a folder to disk."""
-  for path in folder.rglob('*'):
-    if path.is_file():
-      with path.open('rb') as file:
-        os.fsync(file.fileno())
-    else:
-      _sync_folder(path)
-  _sync_folder(folder)
-
-
-def _sync_folder(folder: pathlib.Path) -> None:
-  descriptor = os.open(folder, os.O_RDONLY)
-  try:
-    os.fsync(descriptor)
-  finally:
-    os.close(descriptor)
 
 
 def _numbers(folder: pathlib.Path) -> list[int]:

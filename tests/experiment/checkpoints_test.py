@@ -5,6 +5,7 @@ import sys
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
+from pearl_tf import files
 from pearl_tf.experiment import checkpoints
 from pearl_tf.testing import test_case
 
@@ -22,7 +23,7 @@ save_replay = None
 if point == 'replay':
   save_replay = die
 elif point == 'sync':
-  checkpoints._sync = die
+  checkpoints.files.sync_tree = die
 elif point == 'rename':
   os.replace = die
 elif point == 'removal':
@@ -79,8 +80,29 @@ class CheckpointsTest(test_case.TestCase):
 
   def test_a_number_may_be_written_again(self):
     self.save(1)
-    self.saved.save(1, {'net': Net(1.0)}, {'iteration': 1})
-    self.assert_intact(1)
+    again = self.saved.save(1, {'net': Net(7.0)}, {'iteration': 1})
+    self.assertEqual(self.saved.latest(), again)
+    self.assertEqual(checkpoints.number_of(again), 1)
+    net = Net(0.0)
+    checkpoints.restore(again, {'net': net})
+    self.assertAllEqual(net.weight, [7.0] * 3)
+
+  def test_a_future_that_is_gone_goes(self):
+    best = checkpoints.Checkpoints(self.directory, prefix='best', keep=1)
+    best.save(6000, {'net': Net(6.0)}, {})
+    saved = best.save(4000, {'net': Net(4.0)}, {})
+    self.assertEqual(best.all(), [saved])
+    self.assertTrue(saved.is_dir())
+    best.drop_after(3999)
+    self.assertEmpty(best.all())
+
+  def test_kill_minus_nine_while_replacing_leaves_the_former(self):
+    best = checkpoints.Checkpoints(self.directory, prefix='latest', keep=1)
+    best.save(2, {'net': Net(2.0)}, {'iteration': 2})
+    for point in ('sync', 'rename', 'removal'):
+      subprocess.run([sys.executable, '-c', DIE, str(self.directory), point], check=False)
+      self.assertIsNotNone(best.latest())
+      checkpoints.progress(best.latest())
 
   def test_the_replay_is_part_of_it(self):
     def write(folder):
@@ -97,8 +119,9 @@ class CheckpointsTest(test_case.TestCase):
       (folder / 'half').write_text('half')
       raise OSError('disk full')
 
-    with self.assertRaisesRegex(OSError, 'disk full'):
+    with self.assertRaisesRegex(files.FileError, 'checkpoints cannot be written: disk full'):
       self.save(2, save_replay=fail)
+    self.assertFalse(list(self.directory.glob('.*')))
     self.assert_intact(1)
     self.save(3)
     self.assert_intact(3)

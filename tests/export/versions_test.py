@@ -1,5 +1,6 @@
 from absl.testing import absltest
 
+from pearl_tf import files
 from pearl_tf.export import versions
 from pearl_tf.testing import test_case
 
@@ -46,7 +47,7 @@ class VersionsTest(test_case.TestCase):
       self.assertEqual(self.names(), [f'.tmp-{version}'])
       raise OSError('disk full')
 
-    with self.assertRaisesRegex(OSError, 'disk full'):
+    with self.assertRaisesRegex(files.FileError, 'cannot be written: disk full'):
       self.versions.publish(write)
     self.assertEqual((seen, self.names(), self.versions.all()), ([1], [], []))
     self.assertEqual(self.publish(), 2)  # The number is used up.
