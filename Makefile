@@ -66,8 +66,10 @@ demo: $(STAMP)
 benchmark: $(STAMP)
 	@$(BIN)/python -m trainers.benchmark $(ARGS)
 
+# Processes that a test kills cannot remove their temporary files.
 test: lint
-	@$(BIN)/python -m pytest --numprocesses=$(WORKERS) $(ARGS)
+	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	  TMPDIR=$$folder $(BIN)/python -m pytest --numprocesses=$(WORKERS) $(ARGS)
 
 lint: $(STAMP)
 	@$(BIN)/python -m ruff check .

@@ -33,11 +33,12 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments {argv[1:]}; every option starts with --')
   # Not above: --help and wrong flags are answered at once, without loading TensorFlow.
+  from pearl_tf.data import files
   from pearl_tf.experiment import checkpoints, exports, run_folder, trained
 
   folder = run_folder.RunFolder(options.root_dir)
+  directory = files.output_folder(options.export_dir or folder.exports, '--export_dir')
   builder, checkpoint = trained.restore(options.root_dir, options.checkpoint)
-  directory = options.export_dir or folder.exports
   exporter = exports.RunExporter(
     builder,
     folder,

@@ -62,6 +62,7 @@ def define_flags() -> None:
 def main(argv: list[str]) -> None:
   """Measures and reports."""
   # Here, so that --help and wrong flags are answered without the wait for TensorFlow.
+  from pearl_tf.data import files
   from pearl_tf.experiment import builder as builder_lib
   from pearl_tf.experiment import config
   from pearl_tf.experiment import experiment as experiment_lib
@@ -72,6 +73,8 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f'unexpected arguments {argv[1:]}; every option starts with --')
   if options.scratch_dir is not None and not pathlib.Path(options.scratch_dir).is_dir():
     raise app.UsageError(f'--scratch_dir={options.scratch_dir} is not an existing folder')
+  if options.output is not None:
+    files.output_file(options.output, '--output')
   experiment = experiment_lib.load(options.gin_file, options.gin_bindings, seed=options.seed)
   with config.as_config_error():
     builder = builder_lib.Builder(experiment)

@@ -93,6 +93,7 @@ def _is_for_the_user(error: Exception) -> bool:
   if isinstance(error, ImportError):
     return False  # Perhaps of the library itself, which is needed below.
   from pearl_tf.agents import learner
+  from pearl_tf.data import files
   from pearl_tf.environments import gymnasium_adapter
   from pearl_tf.experiment import checkpoints, config, run_folder
   from pearl_tf.replay import server
@@ -100,6 +101,7 @@ def _is_for_the_user(error: Exception) -> bool:
   return isinstance(
     error,
     config.ConfigError
+    | files.FileError
     | run_folder.RunFolderError
     | checkpoints.CheckpointError
     | server.CheckpointError

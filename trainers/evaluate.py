@@ -49,7 +49,9 @@ def define_flags() -> None:
   )
   flags.DEFINE_integer('seed', 0, 'Seeds the meta-test.', lower_bound=0)
   flags.DEFINE_string(
-    'output', None, 'JSON file; by default evaluations/<checkpoint>-<tasks>.json of the run folder.'
+    'output',
+    None,
+    'JSON file; by default a name in evaluations/ of the run folder that tells the protocol.',
   )
   flags.DEFINE_integer('show_tasks', 10, 'Rows of the table.', lower_bound=1)
 
@@ -57,13 +59,15 @@ def define_flags() -> None:
 def main(argv: list[str]) -> None:
   """Meta-tests, prints the table and writes the JSON."""
   # Here, so that --help and wrong flags are answered without the wait for TensorFlow.
-  from pearl_tf.data import seeds
+  from pearl_tf.data import files, seeds
   from pearl_tf.evaluation import report
-  from pearl_tf.experiment import run_folder, trained
+  from pearl_tf.experiment import trained
 
   options = flags.FLAGS
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments {argv[1:]}; every option starts with --')
+  if options.output is not None:
+    files.output_file(options.output, '--output')
   builder, checkpoint = trained.restore(options.root_dir, options.checkpoint)
   protocol = {name: options[name].value for name in _PROTOCOL if options[name].value is not None}
   subset = builder.tasks.test if options.tasks == 'test' else builder.tasks.train
@@ -86,11 +90,24 @@ def main(argv: list[str]) -> None:
   console = rich.console.Console()
   title = f'{options.root_dir}, {checkpoint.name}, {options.tasks} tasks'
   console.print(report.format_table(summary, title=title, max_tasks=options.show_tasks))
-  output = options.output or run_folder.RunFolder(options.root_dir).evaluations / (
-    f'{checkpoint.name}-{options.tasks}.json'
-  )
+  output = options.output or _default_output(options, checkpoint, protocol)
   files.write_text(pathlib.Path(output), json.dumps(summary, indent=1))
   console.print(f'written to {output}', soft_wrap=True, highlight=False)
+
+
+def _default_output(
+  options: flags.FlagValues, checkpoint: pathlib.Path, protocol: dict
+) -> pathlib.Path:
+  """Returns a name that tells the protocol, so that only an identical evaluation replaces it."""
+  changes = dict(protocol)
+  if options.stochastic:
+    changes['stochastic'] = True
+  if options.seed:
+    changes['seed'] = options.seed
+  if options.confidence != 0.95:
+    changes['confidence'] = options.confidence
+  parts = [checkpoint.name, options.tasks, *(f'{name}={value}' for name, value in changes.items())]
+  return checkpoint.parents[1] / 'evaluations' / f'{"-".join(parts)}.json'
 
 
 def run() -> None:

@@ -69,9 +69,13 @@ def plot(
     ValueError: A run never evaluated, labels do not match the runs, or a name is unknown.
   """
   # Here, so that --help and wrong flags are answered without the wait for TensorFlow.
+  from pearl_tf.data import files
   from pearl_tf.evaluation import plots
   from pearl_tf.experiment import metrics
 
+  path = files.output_file(
+    output or _folder(runs[0]) / 'figures' / 'learning_curve.png', '--output'
+  )
   labels = labels or [_folder(run).name for run in runs]
   if len(labels) != len(runs):
     raise ValueError(
@@ -82,7 +86,6 @@ def plot(
     plots.curve_from_metrics(label, metrics.read(run), metric=metric)
     for label, run in zip(labels, runs, strict=True)
   ]
-  path = pathlib.Path(output or _folder(runs[0]) / 'figures' / 'learning_curve.png')
   plots.learning_curve(
     curves,
     path,

@@ -10,7 +10,6 @@ through EGL or OSMesa.
 
 import dataclasses
 import math
-import pathlib
 import sys
 
 import numpy as np
@@ -19,7 +18,7 @@ import rich.progress
 from absl import app, flags
 
 from pearl_tf.collect import rollout
-from pearl_tf.data import seeds
+from pearl_tf.data import files, seeds
 from pearl_tf.evaluation import meta_test, video, video_display, video_file, video_scenes
 from pearl_tf.experiment import run_folder, trained
 from trainers import cli
@@ -72,6 +71,9 @@ def main(argv: list[str]) -> None:
 
 
 def _record(options: flags.FlagValues) -> None:
+  folder = files.output_folder(
+    options.output_dir or run_folder.RunFolder(options.root_dir).root / 'videos', '--output_dir'
+  )
   builder, checkpoint = trained.restore(options.root_dir, options.checkpoint)
   max_steps = builder.training.max_episode_steps
   protocol, num_trajectories = _protocol(options, builder.meta_test, max_steps)
@@ -79,9 +81,6 @@ def _record(options: flags.FlagValues) -> None:
     builder.environments(1)[0].gymnasium_env, max_episode_steps=max_steps, width=options.width
   )
   tasks = builder.tasks.test[: options.tasks]
-  folder = pathlib.Path(
-    options.output_dir or run_folder.RunFolder(options.root_dir).root / 'videos'
-  )
   console = rich.console.Console(soft_wrap=True, highlight=False)
   with rich.progress.Progress(
     *rich.progress.Progress.get_default_columns(),

@@ -11,6 +11,8 @@ import os
 import pathlib
 from typing import TYPE_CHECKING
 
+from pearl_tf.data import files
+
 if TYPE_CHECKING:
   from matplotlib import axes as mpl_axes
   from matplotlib import figure as mpl_figure
@@ -48,8 +50,9 @@ def save(figure: mpl_figure.Figure, output: str | os.PathLike | None) -> None:
   if output is None:
     return
   path = pathlib.Path(output)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  figure.savefig(path, dpi=_DOTS_PER_INCH)
+  with files.explained(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=_DOTS_PER_INCH)
 
 
 def decorate(axes: mpl_axes.Axes) -> None:

@@ -10,6 +10,8 @@ import pathlib
 
 import numpy as np
 
+from pearl_tf.data import files
+
 _INSTALL = "pip install -e '.[media]'"
 # x264 wants even sizes; imageio would otherwise stretch frames to multiples of 16.
 _BLOCK = 2
@@ -87,7 +89,8 @@ class Mp4Writer:
 
   def add(self, frame: np.ndarray) -> None:
     """Appends a frame, `[H, W, 3] uint8`, of the same even size as the others."""
-    self._writer.append_data(frame)
+    with files.explained(self.path):
+      self._writer.append_data(frame)
 
   def __exit__(self, error_class, *unused_error) -> None:
     if error_class is None:

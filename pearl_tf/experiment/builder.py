@@ -5,11 +5,12 @@ parts they ask for.
 """
 
 import functools
+import logging
 import pathlib
 
 from pearl_tf.agents import builder as agents_builder
 from pearl_tf.collect import acting, rollout
-from pearl_tf.data import seeds, specs
+from pearl_tf.data import files, seeds, specs
 from pearl_tf.environments import gymnasium_adapter
 from pearl_tf.experiment import experiment as experiment_lib
 from pearl_tf.experiment import run_folder, tasks
@@ -71,8 +72,11 @@ class Builder:
       folder: read from if it has the tasks, else written to; None samples only.
     """
     if folder is not None and folder.tasks.is_file():
-      self.tasks = tasks.load(folder.tasks)
-      return
+      try:
+        self.tasks = tasks.load(folder.tasks)
+        return
+      except files.FileError as error:  # The seed draws the same again.
+        logging.warning('%s', error)
     default_seed = int(seeds.sequence(self.seed, seeds.Stream.TASKS).generate_state(1)[0])
     self.tasks = self.experiment.sample_task_split(
       self._environments[0].gymnasium_env, default_seed=default_seed

@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from pearl_tf import files
+from pearl_tf.data import files
 
 _VARIABLES = 'variables'
 _PROGRESS = 'progress.json'

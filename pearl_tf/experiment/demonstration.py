@@ -14,8 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pearl_tf import files
-from pearl_tf.data import seeds
+from pearl_tf.data import files, seeds
 from pearl_tf.evaluation import adaptation_plot, meta_test, oracle, plots, report
 from pearl_tf.experiment import local_loop, metrics, run_folder, trained
 

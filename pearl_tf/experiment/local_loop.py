@@ -6,6 +6,7 @@ one resumed from its last checkpoint reports what the uninterrupted run would ha
 """
 
 import dataclasses
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ from pearl_tf.experiment import experiment as experiment_lib
 
 LATEST = 'latest'
 BEST = 'best'
+EVALUATIONS_OF_BEST = 5
 
 
 @dataclasses.dataclass
@@ -42,7 +44,8 @@ class Progress:
       trains.
     env_steps: training transitions collected.
     iteration_env_steps: of these in the newest collected iteration.
-    best_return: best final test return so far.
+    recent_returns: final returns on training tasks of the last evaluations, oldest first.
+    best_return: highest mean of them so far.
     collect_returns: mean return per phase of the current iteration's data.
     scalar_sums: sums of the training scalars over the current iteration.
     num_summed: training steps in those sums.
@@ -56,6 +59,7 @@ class Progress:
   collected_iterations: int = 0
   env_steps: int = 0
   iteration_env_steps: int = 0
+  recent_returns: list[float] = dataclasses.field(default_factory=list)
   best_return: float | None = None
   collect_returns: dict[str, float] = dataclasses.field(default_factory=dict)
   scalar_sums: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -98,9 +102,11 @@ def train(
     builder = builder_lib.Builder(experiment)
     builder.check()
   with folder.lock():
-    folder.claim(experiment.text, seed)
+    changes = folder.claim(experiment.text, seed)
     builder.keep_tasks(folder)
     loop = LocalLoop(builder, folder)
+    if changes:
+      logging.warning('the configuration of the run changes: %s', '; '.join(changes))
     try:
       return loop.run()
     finally:
@@ -168,6 +174,11 @@ class LocalLoop:
     except BaseException:
       self.close()
       raise
+    # What was best after this checkpoint is of a future that is gone, and it may have taken the
+    # place of what was best before.
+    self._best.drop_after(self.gradient_steps)
+    if self._best.latest() is None:
+      self._progress.best_return = None
 
   def _variables(self) -> dict:
     return {'agent': self._agent} | self._process.variables()
@@ -190,7 +201,6 @@ class LocalLoop:
         num_iterations=self._training.num_iterations,
         start_iteration=progress.iteration,
         start_gradient_steps=self.gradient_steps,
-        best_return=progress.best_return,
         title=f'{self._builder.method.name} {self._folder.root}',
       ) as self._console,
     ):
@@ -242,11 +252,10 @@ class LocalLoop:
     self._check_weights()  # The last step may have spoilt what no loss has shown yet.
     is_last = progress.iteration + 1 == self._training.num_iterations
     values = self._training_values()
-    test_return = None
+    evaluation = {}
     if is_last or (progress.iteration + 1) % self._training.evaluation_interval == 0:
       evaluation = self._timed('evaluate', self._evaluate)
       values |= evaluation
-      test_return = evaluation['test/final_return']
     progress.iteration += 1
     progress.scalar_sums, progress.num_summed = {}, 0
     counters = {
@@ -257,13 +266,14 @@ class LocalLoop:
     # Before the checkpoint: a resumed run drops lines that its checkpoint does not know of, but
     # could not write one that is missing.
     writer.write(values | self._times(), **counters)
-    self._keep_if_best(test_return)
+    if evaluation:
+      self._keep_if_best(evaluation['train/final_return'])
     # Before the checkpoint, too: a run that dies between the two exports once more.
     if self._exporter is not None and self._training.exports_after(progress.iteration):
       self._timed('checkpoint', self._exporter.export, progress.env_steps)
     if is_last or progress.iteration % self._training.checkpoint_interval == 0:
       self._timed('checkpoint', self._save)
-    self._console.update(**counters, test_return=test_return)
+    self._console.update(**counters, test_return=evaluation.get('test/final_return'))
     return True
 
   def _collect(self) -> None:
@@ -307,12 +317,17 @@ class LocalLoop:
       values |= _values(name, result)
     return values
 
-  def _keep_if_best(self, test_return: float | None) -> None:
+  def _keep_if_best(self, train_return: float) -> None:
+    """Keeps the agent if the mean of its last evaluations on training tasks is the best so far.
+
+    Not the highest evaluation on test tasks: of many noisy ones the highest is mostly luck, and
+    what was chosen by the test tasks no longer says how well new tasks are solved.
+    """
     progress = self._progress
-    if test_return is None:
-      return
-    if progress.best_return is None or test_return > progress.best_return:
-      progress.best_return = test_return
+    progress.recent_returns = [*progress.recent_returns, train_return][-EVALUATIONS_OF_BEST:]
+    mean_return = float(np.mean(progress.recent_returns))
+    if progress.best_return is None or mean_return > progress.best_return:
+      progress.best_return = mean_return
       self._timed(
         'checkpoint',
         lambda: self._best.save(

@@ -5,18 +5,21 @@ back to the checkpoint a run resumes from, and the TensorBoard folder is rebuilt
 is cut. This module decides no metric names apart from the counters; the training loop does.
 """
 
+import contextlib
 import json
+import logging
 import math
 import numbers
 import os
 import pathlib
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from pearl_tf import files
+from pearl_tf.data import files
 
 FILE_NAME = 'metrics.jsonl'
 TENSORBOARD_FOLDER = 'tensorboard'
@@ -41,17 +44,16 @@ class MetricsWriter:
   def __init__(self, run_dir: str | os.PathLike):
     """Opens the files of a run folder, which is created if need be.
 
-    An existing file is continued; a last line that was cut off in the middle is dropped.
+    An existing file is continued; a last line that was cut off in the middle is dropped. If other
+    lines are damaged, the file is kept as `metrics.damaged.jsonl` and its sound lines go on.
 
     Args:
       run_dir: The run folder.
-
-    Raises:
-      ValueError: The existing file is damaged elsewhere than in its last line.
     """
     self._path = pathlib.Path(run_dir) / FILE_NAME
     self._tensorboard_dir = pathlib.Path(run_dir) / TENSORBOARD_FOLDER
     self._path.parent.mkdir(parents=True, exist_ok=True)
+    self._set_damaged_aside()
     self._keep_lines(lambda record: True)
     self._file = self._path.open('a', encoding='utf-8')
     self._summaries = tf.summary.create_file_writer(str(self._tensorboard_dir))
@@ -93,16 +95,16 @@ class MetricsWriter:
     """Forgets everything written after an iteration.
 
     A run calls it when it resumes from the checkpoint of that iteration: what was written since
-    will be written again, and the file then equals that of a run which was never interrupted. When
-    lines are dropped the TensorBoard events are written anew from those that stay, with the
-    wall-clock stamps of now.
+    will be written again, and the file then equals that of a run which was never interrupted. The
+    TensorBoard events are written anew from the lines that stay, with the wall-clock stamps of now.
 
     Args:
       iteration: The last iteration to keep; -1 keeps nothing that has a number from 0.
     """
     self._file.close()
-    if self._keep_lines(lambda record: record['iteration'] <= iteration):
-      self._rebuild_summaries()
+    self._keep_lines(lambda record: record['iteration'] <= iteration)
+    # Also where nothing was cut: a process may have died between cutting the one and the other.
+    self._rebuild_summaries()
     self._file = self._path.open('a', encoding='utf-8')
 
   def close(self) -> None:
@@ -116,26 +118,35 @@ class MetricsWriter:
   def __exit__(self, *unused_exception) -> None:
     self.close()
 
-  def _keep_lines(self, keep) -> bool:
-    """Rewrites the file, atomically, with the records that `keep` accepts, if it changes at all.
+  def _set_damaged_aside(self) -> None:
+    try:
+      read(self._path)
+    except FileNotFoundError:
+      return
+    except ValueError as error:
+      aside = self._path.with_name('metrics.damaged.jsonl')
+      shutil.copyfile(self._path, aside)
+      sound = []
+      for line in self._path.read_text(encoding='utf-8', errors='replace').splitlines():
+        with contextlib.suppress(ValueError):
+          sound.append(_line(_parse(line)))
+      files.write_text(self._path, ''.join(sound))
+      logging.warning('%s; the file as it was is %s, its sound lines are kept', error, aside)
 
-    Returns:
-      Whether the file changed.
-    """
+  def _keep_lines(self, keep) -> None:
+    """Rewrites the file, atomically, with the records that `keep` accepts, if it changes at all."""
     if not self._path.exists():
-      return False
+      return
     text = ''.join(_line(record) for record in read(self._path) if keep(record))
-    if text.encode() == self._path.read_bytes():
-      return False
-    files.write_text(self._path, text)
-    return True
+    if text.encode() != self._path.read_bytes():
+      files.write_text(self._path, text)
 
   def _rebuild_summaries(self) -> None:
     self._summaries.close()
     for events in self._tensorboard_dir.glob('events.out.tfevents.*'):
       events.unlink()
     self._summaries = tf.summary.create_file_writer(str(self._tensorboard_dir))
-    for record in read(self._path):
+    for record in read(self._path) if self._path.exists() else ():
       self._write_summaries(record, flush=False)
     self._summaries.flush()
 

@@ -12,7 +12,21 @@ import pathlib
 import shutil
 from typing import IO
 
-from pearl_tf import files, version
+from pearl_tf import version
+from pearl_tf.data import files
+
+# Bindings that change for how long and how often, not what is learned and measured.
+CHANGEABLE = tuple(
+  f'Training.{name}'
+  for name in (
+    'num_iterations',
+    'evaluation_interval',
+    'checkpoint_interval',
+    'checkpoints_to_keep',
+    'export_interval',
+    'exports_to_keep',
+  )
+)
 
 
 class RunFolderError(RuntimeError):
@@ -23,8 +37,12 @@ class RunFolder:
   """Paths of a run folder, and its identity: configuration and seed."""
 
   def __init__(self, root: str | os.PathLike):
-    """Names a folder; nothing is read or written yet."""
-    self.root = pathlib.Path(root)
+    """Names a folder; nothing is read or written yet.
+
+    Raises:
+      FileError: if it cannot be a folder of this machine.
+    """
+    self.root = files.local_path(root, '--root_dir')
 
   @property
   def config(self) -> pathlib.Path:
@@ -72,7 +90,13 @@ class RunFolder:
   def seed(self) -> int:
     """The run's seed."""
     self.require()
-    return json.loads(self.run.read_text())['seed']
+    try:
+      return int(json.loads(self.run.read_text())['seed'])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+      raise RunFolderError(
+        f'{self.run} is damaged ({error}): write {{"seed": S}} into it, where S is the --seed that '
+        'the run was started with (0 where none was given)'
+      ) from error
 
   def require(self) -> None:
     """Raises `RunFolderError` if this is not the folder of a run."""
@@ -82,15 +106,18 @@ class RunFolder:
         f'python -m trainers.train --root_dir={self.root} --gin_file=...'
       )
 
-  def claim(self, config_text: str, seed: int) -> bool:
+  def claim(self, config_text: str, seed: int) -> list[str]:
     """Makes this the folder of a run, or checks that it already is.
+
+    How long a run is and how often it evaluates and saves (`CHANGEABLE`) may differ from what the
+    folder has; the folder then takes the new text over, and `run.json` keeps the difference.
 
     Args:
       config_text: the resolved configuration.
       seed: the run's seed.
 
     Returns:
-      Whether the run has been here before.
+      What was taken over, as lines of a difference; empty if there was nothing.
 
     Raises:
       RunFolderError: if the folder belongs to another configuration or seed, with the difference.
@@ -102,19 +129,32 @@ class RunFolder:
       files.write_text(
         self.run, json.dumps({'seed': seed, 'pearl_tf': version.__version__}, indent=1)
       )
-      return False
-    difference = _difference(self.config.read_text(), config_text)
+      return []
+    kept = self.config.read_text()
+    if not kept.strip():
+      raise RunFolderError(
+        f'{self.config} is empty, so what this run was configured by is not known: put its text '
+        'back (an export has it in assets.extra/manifest.json), or use another --root_dir'
+      )
+    difference = _difference(kept, config_text)
+    refused = [line for line in difference if line[1:].partition(' = ')[0] not in CHANGEABLE]
     if self.seed != seed:
-      difference.append(f'-seed = {self.seed}')
-      difference.append(f'+seed = {seed}')
-    if difference:
+      refused += [f'-seed = {self.seed}', f'+seed = {seed}']
+    if refused:
       raise RunFolderError(
         f'{self.root} holds a run with another configuration; nothing was changed. Difference '
         f'(- that run, + this command):\n'
-        + '\n'.join(difference)
-        + '\nUse another --root_dir, or the same configuration to continue that run.'
+        + '\n'.join(refused)
+        + '\nUse another --root_dir, or the same configuration to continue that run. Only '
+        + ', '.join(CHANGEABLE)
+        + ' may differ.'
       )
-    return True
+    if difference:
+      identity = json.loads(self.run.read_text())
+      identity.setdefault('changes', []).append(difference)
+      files.write_text(self.config, config_text)
+      files.write_text(self.run, json.dumps(identity, indent=1))
+    return difference
 
   def lock(self) -> IO:
     """Takes the folder for this process until the returned file is closed or the process ends.
@@ -123,9 +163,9 @@ class RunFolder:
       RunFolderError: if another process is training into the folder.
     """
     try:
-      self.root.mkdir(parents=True, exist_ok=True)
+      files.output_folder(self.root, '--root_dir').mkdir(parents=True, exist_ok=True)
       handle = (self.root / '.lock').open('a+')
-    except OSError as error:
+    except (OSError, files.FileError) as error:
       raise RunFolderError(f'{self.root} cannot be used as a run folder: {error}') from error
     try:
       fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -139,4 +179,5 @@ class RunFolder:
 
 def _difference(old: str, new: str) -> list[str]:
   lines = difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm='', n=0)
-  return [line for line in lines if line[:1] in '+-' and line[:3] not in ('+++', '---')]
+  changed = [line for line in lines if line[:1] in '+-' and line[:3] not in ('+++', '---')]
+  return [line for line in changed if line[1:].strip() and not line[1:].startswith('#')]

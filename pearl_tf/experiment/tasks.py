@@ -8,8 +8,7 @@ import gin
 import gymnasium
 import numpy as np
 
-from pearl_tf import files
-from pearl_tf.data import types
+from pearl_tf.data import files, types
 from pearl_tf.environments import meta_env
 
 
@@ -80,12 +79,25 @@ def save(split: TaskSplit, path: pathlib.Path) -> None:
 
 
 def load(path: pathlib.Path) -> TaskSplit:
-  """Reads what `save` wrote."""
+  """Reads what `save` wrote.
+
+  Raises:
+    FileError: if the file is damaged.
+  """
 
   def tasks(entries: list[dict]) -> list[types.Task]:
     return [
       types.Task(entry['index'], np.asarray(entry['parameters'], np.float32)) for entry in entries
     ]
 
-  content = json.loads(path.read_text())
-  return TaskSplit(train=tasks(content['train']), test=tasks(content['test']))
+  try:
+    content = json.loads(path.read_text())
+    split = TaskSplit(train=tasks(content['train']), test=tasks(content['test']))
+    sizes = {task.parameters.shape for task in (*split.train, *split.test)}
+    if not split.train or not split.test or len(sizes) != 1:
+      raise ValueError('no tasks, or tasks of different sizes')
+    return split
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise files.FileError(
+      f'{path} is damaged ({error}); the tasks are drawn again from the seed'
+    ) from error

@@ -17,7 +17,8 @@ def restore(
 
   Args:
     root_dir: the run folder.
-    checkpoint: 'latest', 'best' (highest final test return so far), or the name of a folder in
+    checkpoint: 'latest', 'best' (highest mean of five evaluations on
+      training tasks so far), or the name of a folder in
       `checkpoints/` or its number.
 
   Returns:

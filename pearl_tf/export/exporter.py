@@ -15,8 +15,7 @@ import pathlib
 import tensorflow as tf
 from tf_agents.policies import tf_policy
 
-from pearl_tf import files
-from pearl_tf.data import specs
+from pearl_tf.data import files, specs
 from pearl_tf.export import endpoint as endpoint_lib
 from pearl_tf.export import (
   manifest,

@@ -11,7 +11,7 @@ import pathlib
 import shutil
 from collections.abc import Callable, Iterator
 
-from pearl_tf import files
+from pearl_tf.data import files
 
 _STAGED_PREFIX = '.tmp-'  # A server ignores names that are no numbers.
 _LAST_VERSION = '.last_version'

@@ -5,7 +5,7 @@ import sys
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
-from pearl_tf import files
+from pearl_tf.data import files
 from pearl_tf.experiment import checkpoints
 from pearl_tf.testing import test_case
 

@@ -49,8 +49,9 @@ class LocalLoopTest(test_case.TestCase):
 
     progress = checkpoints.progress(newest(self.root))
     self.assertEqual((progress['iteration'], progress['env_steps']), (3, 1060))
-    best = [record['test/final_return'] for record in records[1:]]
-    self.assertEqual(progress['best_return'], max(best))
+    returns = [record['train/final_return'] for record in records[1:]]
+    self.assertEqual(progress['recent_returns'], returns)
+    self.assertEqual(progress['best_return'], max(returns[0], float(np.mean(returns))))
     names = sorted(path.name for path in (self.root / 'checkpoints').iterdir())
     self.assertEqual(names[0][:5], 'best-')
     self.assertLen(names, 3)  # The best and the two latest.

@@ -219,6 +219,14 @@ class ReadTest(test_case.TestCase):
     with self.assertRaisesRegex(ValueError, 'line 2, is damaged'):
       metrics.read(path)
 
+  def test_a_damaged_file_does_not_keep_a_run_from_going_on(self):
+    run_dir = self.temp_dir()
+    (run_dir / 'metrics.jsonl').write_text('{"iter\n{"iteration": 1}\n')
+    with metrics.MetricsWriter(run_dir) as writer:
+      writer.write({'loss': 1.0}, iteration=2, env_steps=2, gradient_steps=2)
+    self.assertEqual([record['iteration'] for record in metrics.read(run_dir)], [1, 2])
+    self.assertIn('{"iter\n', (run_dir / 'metrics.damaged.jsonl').read_text())
+
   def test_bytes_of_a_power_cut_in_the_last_line_are_left_out(self):
     path = self.temp_dir() / 'metrics.jsonl'
     path.write_bytes(b'{"iteration": 0}\n\x00\x00\xff\x00')

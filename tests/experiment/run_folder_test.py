@@ -2,7 +2,7 @@ import json
 import subprocess
 import sys
 
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 
 from pearl_tf.experiment import run_folder
 from pearl_tf.testing import test_case
@@ -27,8 +27,8 @@ class RunFolderTest(test_case.TestCase):
     self.folder = run_folder.RunFolder(self.root)
 
   def test_the_same_run_continues(self):
-    self.assertFalse(self.folder.claim('A = 1\n', 3))
-    self.assertTrue(self.folder.claim('A = 1\n', 3))
+    self.assertEmpty(self.folder.claim('A = 1\n', 3))
+    self.assertEmpty(self.folder.claim('A = 1\n', 3))
     self.assertEqual(self.folder.seed, 3)
     self.assertEqual(self.folder.config.read_text(), 'A = 1\n')
     self.assertIn('pearl_tf', json.loads(self.folder.run.read_text()))
@@ -46,6 +46,35 @@ class RunFolderTest(test_case.TestCase):
     self.assertIn('--root_dir', lines[-1])
     self.assertEqual(contents(self.root), before)
 
+  def test_a_run_can_be_made_longer_and_the_change_is_kept(self):
+    self.folder.claim('A = 1\nTraining.num_iterations = 5\n', 3)
+    longer = 'A = 1\nTraining.evaluation_interval = 2\nTraining.num_iterations = 9\n'
+    expected = [
+      '-Training.num_iterations = 5',
+      '+Training.evaluation_interval = 2',
+      '+Training.num_iterations = 9',
+    ]
+    self.assertEqual(self.folder.claim(longer, 3), expected)
+    self.assertEqual(self.folder.config.read_text(), longer)
+    self.assertEqual(json.loads(self.folder.run.read_text())['changes'], [expected])
+    self.assertEmpty(self.folder.claim(longer, 3))
+    with self.assertRaisesRegex(run_folder.RunFolderError, r'(?s)-A = 1\n\+A = 2\n') as caught:
+      self.folder.claim('A = 2\nTraining.num_iterations = 10\n', 3)
+    self.assertNotIn('+Training.num_iterations = 10', str(caught.exception))
+
+  @parameterized.parameters('', '{}', '{"seed":', '[]', '{"seed": null}')
+  def test_a_damaged_identity_names_the_file_and_the_remedy(self, text):
+    self.folder.claim('A = 1\n', 3)
+    self.folder.run.write_text(text)
+    with self.assertRaisesRegex(run_folder.RunFolderError, 'run.json is damaged.*--seed'):
+      self.folder.claim('A = 1\n', 3)
+
+  def test_an_empty_configuration_is_named(self):
+    self.folder.claim('A = 1\n', 3)
+    self.folder.config.write_text('')
+    with self.assertRaisesRegex(run_folder.RunFolderError, 'config.gin is empty'):
+      self.folder.claim('A = 1\n', 3)
+
   def test_another_seed_is_refused_with_the_difference(self):
     self.folder.claim('A = 1\n', 3)
     before = contents(self.root)
@@ -56,7 +85,7 @@ class RunFolderTest(test_case.TestCase):
   def test_a_claim_that_died_half_way_can_be_made_again(self):
     self.root.mkdir(parents=True)
     self.folder.config.write_text('A = 1\n')  # The identity file comes last and is missing.
-    self.assertFalse(self.folder.claim('A = 2\n', 0))
+    self.assertEmpty(self.folder.claim('A = 2\n', 0))
     self.assertEqual(self.folder.config.read_text(), 'A = 2\n')
 
   def test_a_folder_in_use_by_another_process_is_refused(self):

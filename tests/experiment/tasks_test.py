@@ -5,6 +5,7 @@ import gymnasium
 import numpy as np
 from absl.testing import absltest, parameterized
 
+from pearl_tf.data import files
 from pearl_tf.experiment import tasks
 from pearl_tf.testing import fakes, test_case
 
@@ -50,6 +51,19 @@ class TasksTest(test_case.TestCase):
     with dying, self.assertRaises(KeyboardInterrupt):
       tasks.save(sample(num_train=3), path)
     self.assertFalse(path.exists())
+
+  @parameterized.parameters(
+    '',
+    '[]',
+    '{}',
+    '{"train": [], "test": []}',
+    '{"train": [{"index": 0, "parameters": [1]}], "test": [{"index": 1, "parameters": [1, 2]}]}',
+  )
+  def test_a_damaged_file_is_named(self, text):
+    path = self.temp_dir() / 'tasks.json'
+    path.write_text(text)
+    with self.assertRaisesRegex(files.FileError, 'tasks.json is damaged'):
+      tasks.load(path)
 
   def test_a_split_of_the_family_s_own_is_checked(self):
     class Own(gymnasium.Wrapper):

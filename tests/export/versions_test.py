@@ -1,6 +1,6 @@
 from absl.testing import absltest
 
-from pearl_tf import files
+from pearl_tf.data import files
 from pearl_tf.export import versions
 from pearl_tf.testing import test_case
 

@@ -6,7 +6,7 @@ from unittest import mock
 
 from absl.testing import absltest, parameterized
 
-from pearl_tf import files
+from pearl_tf.data import files
 from pearl_tf.testing import test_case
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
