@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from absl import app, flags
 
-from trainers import cli
+from pearl_tf.programs import program
 
 if TYPE_CHECKING:
   import rich.table
@@ -243,7 +243,7 @@ def _client_options(options: flags.FlagValues):
 def run() -> None:
   """Entry point of the console script."""
   define_flags()
-  cli.run(main)
+  program.run(main)
 
 
 if __name__ == '__main__':

@@ -18,7 +18,7 @@ import tempfile
 
 from absl import app, flags, logging
 
-from trainers import cli
+from pearl_tf.programs import program
 
 _WIDTH = 150
 
@@ -89,7 +89,7 @@ def _numbers(texts: list[str]) -> tuple[int, ...]:
 def run() -> None:
   """Entry point of the console script."""
   define_flags()
-  cli.run(main)
+  program.run(main)
 
 
 if __name__ == '__main__':

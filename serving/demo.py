@@ -12,7 +12,7 @@ import sys
 
 from absl import flags
 
-from trainers import cli
+from pearl_tf.programs import program
 from trainers import demo as training_demo
 
 _NUM_TASKS = 3
@@ -48,7 +48,7 @@ def _verify(export_dir) -> None:
   for version_dir in export_folder.version_dirs(export_dir):
     report.add(proof.prove(version_dir))
   if not report.finish():
-    sys.exit(cli.EXIT_ERROR)
+    sys.exit(program.EXIT_ERROR)
 
 
 def _serve_and_adapt(folder, *, seed: int) -> None:
@@ -95,7 +95,7 @@ def _say(text: str) -> None:
 def run() -> None:
   """Entry point of the console script."""
   define_flags()
-  cli.run(main)
+  program.run(main)
 
 
 if __name__ == '__main__':

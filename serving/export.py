@@ -9,7 +9,7 @@ configuration of a stock server.
 
 from absl import app, flags
 
-from trainers import cli
+from pearl_tf.programs import program
 
 
 def define_flags() -> None:
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
 def run() -> None:
   """Entry point of the console script."""
   define_flags()
-  cli.run(main)
+  program.run(main)
 
 
 if __name__ == '__main__':

@@ -14,8 +14,8 @@ import sys
 
 from absl import app, flags, logging
 
+from pearl_tf.programs import program
 from serving.frontend import options
-from trainers import cli
 
 EXIT_START_FAILED = 255
 """TF Serving's exit code when its first models cannot be loaded."""
@@ -162,7 +162,7 @@ async def _serve(settings: options.ServerOptions) -> int:
     server = embedded.EmbeddedServer(settings)
   except (ValueError, errors.ServingError) as error:
     print(f'error: {error}', file=sys.stderr)
-    return cli.EXIT_ERROR
+    return program.EXIT_ERROR
   asked_to_stop = asyncio.Event()
   loop = asyncio.get_running_loop()
   for number in (signal.SIGTERM, signal.SIGINT):
@@ -190,7 +190,7 @@ async def _serve(settings: options.ServerOptions) -> int:
 def run() -> None:
   """Entry point of the console script."""
   define_flags()
-  cli.run(main, verbosity=logging.INFO)
+  program.run(main, verbosity=logging.INFO)
 
 
 if __name__ == '__main__':

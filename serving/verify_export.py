@@ -14,7 +14,7 @@ import sys
 
 from absl import app, flags
 
-from trainers import cli
+from pearl_tf.programs import program
 
 _FAILED = 1
 
@@ -120,7 +120,7 @@ class Report:
 def run() -> None:
   """Entry point of the console script."""
   define_flags()
-  cli.run(main)
+  program.run(main)
 
 
 if __name__ == '__main__':

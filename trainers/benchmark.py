@@ -16,7 +16,7 @@ import sys
 import rich.console
 from absl import app, flags
 
-from trainers import cli
+from pearl_tf.programs import program
 
 _CONFIG = pathlib.Path(__file__).parent / 'configs' / 'cheetah_vel.gin'
 _WIDTH = 130
@@ -101,7 +101,7 @@ def main(argv: list[str]) -> None:
 def run() -> None:
   """Entry point of the console script."""
   define_flags()
-  cli.run(main)
+  program.run(main)
 
 
 if __name__ == '__main__':

@@ -13,7 +13,7 @@ import sys
 
 from absl import app, flags
 
-from trainers import cli
+from pearl_tf.programs import program
 
 _CONFIG = pathlib.Path(__file__).parent / 'configs' / 'demo.gin'
 
@@ -30,9 +30,9 @@ def define_flags() -> None:
 
 
 def main(argv: list[str]) -> None:
-  """Trains, meta-tests, prints and draws; exits with 130 when a signal asked to stop."""
+  """Trains, meta-tests, prints and draws; exits with 130 or 143 when a signal asked to stop."""
   # Here, so that --help and wrong flags are answered without the wait for TensorFlow.
-  from pearl_tf.experiment import demonstration
+  from pearl_tf.experiment import demonstration, interruption
 
   options = flags.FLAGS
   if len(argv) > 1:
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
     seed=options.seed,
   )
   if outcome is None:
-    sys.exit(cli.EXIT_INTERRUPTED)
+    sys.exit(interruption.exit_code())
   _print_table(outcome.summary)
   _print_files(outcome.files)
 
@@ -78,7 +78,7 @@ def _print_files(files: list[pathlib.Path]) -> None:
 def run() -> None:
   """Entry point of the console script."""
   define_flags()
-  cli.run(main)
+  program.run(main)
 
 
 if __name__ == '__main__':

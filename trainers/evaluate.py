@@ -13,7 +13,7 @@ import pathlib
 import rich.console
 from absl import app, flags
 
-from trainers import cli
+from pearl_tf.programs import program
 
 _PROTOCOL = ('num_repeats', 'steps_per_repeat', 'num_exploration_episodes', 'context_size')
 
@@ -113,7 +113,7 @@ def _default_output(
 def run() -> None:
   """Entry point of the console script."""
   define_flags()
-  cli.run(main)
+  program.run(main)
 
 
 if __name__ == '__main__':

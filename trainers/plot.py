@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
-from trainers import cli
+from pearl_tf.programs import program
 
 _DEFAULT_METRIC = 'test/final_return'
 
@@ -121,7 +121,7 @@ def main(argv: Sequence[str]) -> None:
 def run() -> None:
   """Entry point of the console script."""
   define_flags()
-  cli.run(main)
+  program.run(main)
 
 
 def _folder(run: str) -> pathlib.Path:

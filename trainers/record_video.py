@@ -11,24 +11,22 @@ through EGL or OSMesa.
 import dataclasses
 import math
 import sys
+from typing import TYPE_CHECKING
 
-import numpy as np
-import rich.console
-import rich.progress
 from absl import app, flags
 
-from pearl_tf.collect import rollout
-from pearl_tf.data import files, seeds
-from pearl_tf.evaluation import meta_test, video, video_display, video_file, video_scenes
-from pearl_tf.experiment import run_folder, trained
-from trainers import cli
+from pearl_tf.programs import program
+
+if TYPE_CHECKING:
+  from pearl_tf.collect import rollout
+  from pearl_tf.evaluation import meta_test
 
 
 def define_flags() -> None:
   """Defines the options; not on import, so that tests may import several programs at once."""
   flags.DEFINE_string('root_dir', None, 'Run folder of the trained agent.', required=True)
   flags.DEFINE_string(
-    'checkpoint', trained.LATEST, "'latest', 'best', or the name of a folder in checkpoints/."
+    'checkpoint', 'latest', "'latest', 'best', or the name of a folder in checkpoints/."
   )
   flags.DEFINE_integer('tasks', 3, 'How many test tasks, the first ones.', lower_bound=1)
   flags.DEFINE_integer(
@@ -51,7 +49,7 @@ def define_flags() -> None:
     lower_bound=0.1,
   )
   flags.DEFINE_integer(
-    'width', video.DEFAULT_WIDTH, 'Pixels of the picture of a MuJoCo robot, even.', lower_bound=64
+    'width', 640, 'Pixels of the picture of a MuJoCo robot, even.', lower_bound=64
   )
   flags.DEFINE_bool('stochastic', False, 'Sample actions instead of the mean action.')
   flags.DEFINE_integer('seed', 0, 'Seeds the meta-test.', lower_bound=0)
@@ -63,6 +61,9 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f'unexpected arguments {argv[1:]}; every option starts with --')
   if flags.FLAGS.width % 2:
     raise app.UsageError(f'--width must be even, got {flags.FLAGS.width}')
+  # Here, so that --help and wrong flags are answered without the wait for TensorFlow.
+  from pearl_tf.evaluation import video_display, video_file, video_scenes
+
   try:
     video_file.require()
     _record(flags.FLAGS)
@@ -71,6 +72,13 @@ def main(argv: list[str]) -> None:
 
 
 def _record(options: flags.FlagValues) -> None:
+  import rich.console
+  import rich.progress
+
+  from pearl_tf.data import files, seeds
+  from pearl_tf.evaluation import video
+  from pearl_tf.experiment import run_folder, trained
+
   folder = files.output_folder(
     options.output_dir or run_folder.RunFolder(options.root_dir).root / 'videos', '--output_dir'
   )
@@ -113,8 +121,8 @@ def _record(options: flags.FlagValues) -> None:
 
 
 def _protocol(
-  options: flags.FlagValues, configured: meta_test.MetaTest, max_steps: int
-) -> tuple[meta_test.MetaTest, int]:
+  options: flags.FlagValues, configured: 'meta_test.MetaTest', max_steps: int
+) -> tuple['meta_test.MetaTest', int]:
   """Returns the run's protocol with what the flags change, and how many trajectories it shows."""
   changes = {}
   if options.num_exploration_episodes is not None:
@@ -126,15 +134,17 @@ def _protocol(
   return protocol, math.ceil(protocol.steps_per_repeat / max_steps)
 
 
-def _line(finished: rollout.FinishedEpisode) -> str:
-  returns = float(np.sum(finished.episode.context_reward, dtype=np.float64))
+def _line(finished: 'rollout.FinishedEpisode') -> str:
+  from pearl_tf.evaluation import video
+
+  returns = float(finished.episode.context_reward.sum(dtype='float64'))
   return f'  trajectory {finished.index + 1} ({video.source(finished)}): return {returns:.1f}'
 
 
 def run() -> None:
   """Entry point of the console script."""
   define_flags()
-  cli.run(main)
+  program.run(main)
 
 
 if __name__ == '__main__':

@@ -13,7 +13,7 @@ import sys
 
 from absl import app, flags
 
-from trainers import cli
+from pearl_tf.programs import program
 
 
 def define_flags() -> None:
@@ -31,14 +31,14 @@ def define_flags() -> None:
 
 
 def main(argv: list[str]) -> None:
-  """Trains; exits with 130 when a signal asked to stop."""
+  """Trains; exits with 130 or 143 when Ctrl-C or SIGTERM asked to stop."""
   options = flags.FLAGS
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments {argv[1:]}; every option starts with --')
   if not options.gin_file:
     raise app.UsageError('--gin_file is missing, for example trainers/configs/cheetah_vel.gin')
   # Not above: --help and wrong flags are answered at once, without loading TensorFlow.
-  from pearl_tf.experiment import local_loop
+  from pearl_tf.experiment import interruption, local_loop
 
   finished = local_loop.train(
     options.root_dir,
@@ -46,13 +46,13 @@ def main(argv: list[str]) -> None:
     gin_bindings=options.gin_bindings,
     seed=options.seed,
   )
-  sys.exit(0 if finished else 130)
+  sys.exit(0 if finished else interruption.exit_code())
 
 
 def run() -> None:
   """Entry point of the console script."""
   define_flags()
-  cli.run(main)
+  program.run(main)
 
 
 if __name__ == '__main__':

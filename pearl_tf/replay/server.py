@@ -13,12 +13,14 @@ from collections.abc import Callable, Sequence
 
 import reverb
 
+from pearl_tf import proxies
 from pearl_tf.replay import packing
 from pearl_tf.replay import tables as tables_lib
 
 _FOLDER = 'reverb'
 _MANIFEST = 'manifest.json'
 _FORMAT = 1
+_ANSWER_SECONDS = 60
 # Reverb looks for `DONE` and then for the three files; where one is absent it loads nothing.
 _FILES = ('tables.tfrecord', 'items.tfrecord', 'chunks.tfrecord', 'DONE')
 
@@ -54,6 +56,7 @@ class ReplayServer:
 
     Raises:
       CheckpointError: If the checkpoint is missing, damaged, or of other tasks or another layout.
+      ConnectionError: If something keeps this process from reaching its own server.
     """
     tables = make_tables(layout, num_tasks)
     self._manifest = {
@@ -70,6 +73,7 @@ class ReplayServer:
     try:
       self._server = _start(tables, port, self._scratch, checkpoint)
       self._client = reverb.Client(f'localhost:{self._server.port}')
+      self._check_answers()
       # Writers may have been busy during the checkpoint, so the number is not compared as such.
       if checkpoint is not None and num_items and not self._num_items():
         raise CheckpointError(
@@ -148,6 +152,15 @@ class ReplayServer:
       raise RuntimeError('The replay server was stopped.')
     return self._server
 
+  def _check_answers(self) -> None:
+    try:
+      self._client.server_info(timeout=_ANSWER_SECONDS)
+    except reverb.errors.DeadlineExceededError as error:
+      raise ConnectionError(
+        f'the replay server of this process does not answer at {self.address}: does a firewall '
+        'or a proxy stand between this machine and itself?'
+      ) from error
+
   def _num_items(self) -> int:
     return sum(info.current_size for info in self._client.server_info().values())
 
@@ -182,6 +195,7 @@ def _start(
   scratch: pathlib.Path,
   checkpoint: pathlib.Path | None,
 ) -> reverb.Server:
+  proxies.spare_local_traffic()
   # The root is empty, so that Reverb loads the checkpoint it is given and no other.
   checkpointer = reverb.checkpointers.DefaultCheckpointer(
     str(scratch), fallback_checkpoint_path=None if checkpoint is None else str(checkpoint)

@@ -1,6 +1,7 @@
 """The smallest meta-training that still does everything: bindings for tests of the loop."""
 
 import pathlib
+import re
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GIN_FILE = str(ROOT / 'trainers' / 'configs' / 'point_robot.gin')
@@ -34,3 +35,8 @@ LINE = SMALL + (
   "registry.make.name = 'pearl_tf.testing.fakes:Line'",
   'Training.max_episode_steps = 5',
 )
+
+
+def without_reverb(stderr: str) -> str:
+  """Returns what a program said but for the log of Reverb's server, which has no level."""
+  return re.sub(r'^\[reverb/.*\n', '', stderr, flags=re.MULTILINE)

@@ -278,58 +278,6 @@ class EpisodesTest(test_case.TestCase):
     self.assertLess(adapted - bare, 20e-6)
 
 
-class _Plain(gymnasium.Env):
-  """Knows no tasks."""
-
-  observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32)
-  action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
-  goal = 0.0
-
-  def reset(self, *, seed=None, options=None):
-    super().reset(seed=seed)
-    return np.zeros(1, np.float32), {}
-
-  def step(self, action):
-    return np.zeros(1, np.float32), self.goal, False, False, {'sparse_reward': 7.0}
-
-
-class _Tasks(gymnasium.Wrapper):
-  """Adds them."""
-
-  has_sparse_reward = True
-
-  def sample_tasks(self, num_tasks, seed):
-    return [types.Task(index, [float(index)]) for index in range(num_tasks)]
-
-  def set_task(self, task):
-    self.env.unwrapped.goal = float(task.parameters[0])
-
-  def describe_task(self, task):
-    return f'goal {task.parameters[0]:.0f}'
-
-
-class WrapperTest(test_case.TestCase):
-  def test_may_know_the_tasks(self):
-    env = gymnasium.wrappers.TimeLimit(_Tasks(_Plain()), 9)
-    adapter = gymnasium_adapter.GymnasiumAdapter(env, max_episode_steps=2, seed=0)
-    task = adapter.sample_tasks(4, 0)[3]
-    adapter.set_task(task)
-    adapter.reset()
-    self.assertEqual(float(adapter.step(np.zeros(1, np.float32)).reward), 3.0)
-    self.assertEqual(adapter.context_reward, 7.0)
-    self.assertEqual((adapter.describe_task(task), adapter.name), ('goal 3', '_Plain'))
-
-  def test_the_outermost_one_that_has_a_method_is_asked(self):
-    class Renumbered(gymnasium.Wrapper):
-      def sample_tasks(self, num_tasks, seed):
-        return self.env.sample_tasks(num_tasks + 1, seed)[:num_tasks]
-
-    adapter = gymnasium_adapter.GymnasiumAdapter(Renumbered(_Fake()))
-    self.assertLen(adapter.sample_tasks(2, 0), 2)
-    adapter.set_task(_TASK)
-    self.assertEqual(adapter.gymnasium_env.unwrapped.task.index, 4)
-
-
 class GeneratorTest(test_case.TestCase):
   def test_continues_from_a_saved_state(self):
     adapter = _adapter(seed=3)

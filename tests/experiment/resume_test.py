@@ -144,7 +144,7 @@ class ResumeTest(test_case.TestCase):
     errors = {name: [stderr for _, _, stderr in some] for name, some in ends.items()}
     self.assertEqual(codes['left_alone'], [0], errors)
     self.assertEqual(codes['killed'], [-signal.SIGKILL] * 3 + [0], errors)
-    self.assertEqual(codes['asked_to_stop'], [130, 130, 0], errors)
+    self.assertEqual(codes['asked_to_stop'], [143, 130, 0], errors)
     for _, stdout, _ in ends['asked_to_stop'][:-1]:
       self.assertIn('everything is saved, the same command continues', stdout)
     for _, stdout, _ in ends['asked_to_stop'][1:]:

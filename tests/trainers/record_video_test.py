@@ -103,7 +103,7 @@ class RecordVideoTest(test_case.TestCase):
       check=False,
     )
     self.assertEqual(result.returncode, 1, result.stderr)
-    self.assertIn('\nerror: MuJoCo cannot draw here', result.stderr)
+    self.assertIn('error: MuJoCo cannot draw here', result.stderr)
     self.assertIn('apt-get install', result.stderr)
     self.assertNotIn('Traceback', result.stderr)
     self.assertFalse((root / 'videos').exists())
@@ -117,6 +117,8 @@ class RecordVideoTest(test_case.TestCase):
       stderr=subprocess.PIPE,
       text=True,
       start_new_session=True,
+      # As a shell has it for what it starts with & in a script.
+      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )
     self.addCleanup(process.kill)
     deadline = time.monotonic() + 300

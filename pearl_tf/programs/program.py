@@ -1,15 +1,10 @@
-"""What every program shares: one clear line for an error the user can mend, and a quiet stderr.
+"""What every program shares: how it starts, how it ends, one clear line for a mendable error.
 
 `run` is how a program starts. It does not import TensorFlow, so a program that imports the library
 inside its `main` answers `--help` and wrong flags at once.
 """
 
-import atexit
-import functools
 import os
-import re
-import shutil
-import subprocess
 import sys
 import traceback
 import warnings
@@ -17,39 +12,29 @@ from collections.abc import Callable
 
 from absl import app, flags, logging
 
+from pearl_tf import proxies
+from pearl_tf.experiment import interruption
+from pearl_tf.programs import output
+
 EXIT_ERROR = 1
 EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
-_LOG_LEVEL = 'TF_CPP_MIN_LOG_LEVEL'
-# What the stack says although nothing is wrong, as extended regular expressions of whole lines.
-# Reverb has no log level; and that of TensorFlow which hides its three wrong errors hides all.
-HARMLESS_LINES = (
-  r'Unable to register cu(DNN|FFT|BLAS) factory',
-  r'^Gym has been unmaintained since 2022',
-  r'^Please upgrade to Gymnasium, the maintained drop-in',
-  r'^See the migration guide at https://gymnasium\.farama\.org',
-  r'^\[reverb/cc/[^]]*\] +(Initializing TFRecordCheckpointer|Loading latest checkpoint)',
-  r'^\[reverb/cc/[^]]*\] +(Stored checkpoint|Started replay server|Shutting down replay server)',
-  r'^\[reverb/cc/[^]]*\] +(Loading (checkpoint|and verifying)|Successfully loaded)',
-  r'^\[reverb/cc/[^]]*\] +Metadata for table .* was successfully loaded',
-  r'^\[reverb/cc/[^]]*\] +(Still|Completed) reading',
-  r'^\[reverb/cc/[^]]*\] +Table .* have been successfully loaded',
-  r'^\[reverb/cc/[^]]*\] +Sampler and server are owned by the same process',
-)
 
 
 def run(main: Callable[[list[str]], None], *, verbosity: int = logging.WARNING) -> None:
   """Parses the flags, calls `main` and ends the process.
 
   The exit code is 0, or 1 with `error: ...` on stderr where the user can mend the cause, 2 where
-  the flags or arguments are wrong, 130 after Ctrl-C, and whatever `main` passes to `sys.exit`.
-  Other exceptions keep their traceback.
+  the flags or arguments are wrong, 130 after Ctrl-C, 143 after SIGTERM, and whatever `main` passes
+  to `sys.exit`. Other exceptions keep their traceback.
 
   Args:
     main: takes what is left of the command line, the program's name first.
     verbosity: what absl logs unless `--verbosity` says otherwise. TensorFlow logs there, too.
   """
-  silence()
+  output.make_dispensable()
+  interruption.end_on_signals()
+  proxies.spare_local_traffic()
+  quieten()
   app.run(
     lambda argv: _guarded(main, argv), flags_parser=lambda argv: _parse_flags(argv, verbosity)
   )
@@ -70,11 +55,14 @@ def _parse_flags(argv: list[str], verbosity: int) -> list[str]:
 def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:
   try:
     main(argv)
+    error = output.failure()
+    if error is not None:
+      sys.exit(f'error: not all of the output could be written: {error.strerror}')
   except app.UsageError as error:
     _exit_with_usage(error)
   except KeyboardInterrupt:
     print('interrupted', file=sys.stderr)
-    sys.exit(EXIT_INTERRUPTED)
+    sys.exit(interruption.exit_code())
   except Exception as error:
     if not _is_for_the_user(error):
       raise
@@ -118,47 +106,14 @@ def _show_cause(error: Exception) -> None:
     traceback.print_exception(error.__cause__)
 
 
-@functools.cache
-def silence() -> None:
-  """Hides what is known to be harmless, from now to the end of the process.
+def quieten() -> None:
+  """Hides warnings of the libraries that are known to be wrong; to be called before importing them.
 
-  To be called before TensorFlow is imported; TF_CPP_MIN_LOG_LEVEL=0 in the environment shows all.
+  TF_CPP_MIN_LOG_LEVEL=0 in the environment shows all.
   """
-  if os.environ.setdefault(_LOG_LEVEL, '2') == '0':
+  if os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3') == '0':
     return
   # TF-Agents compares with `is not ()`; Python warns when AutoGraph compiles it anew.
   warnings.filterwarnings('ignore', '"is not" with a literal', SyntaxWarning)
-  grep = shutil.which('grep')
-  if grep:
-    _filter_stderr(grep)
-
-
-def _filter_stderr(grep: str) -> None:
-  """Sends stderr through a process that drops harmless lines.
-
-  A process and not a thread, because the last words of a crash in C++ must still come through; in a
-  session of its own, because Ctrl-C must not end it before us.
-  """
-  pattern = '|'.join(HARMLESS_LINES)
-  re.compile(pattern)
-  original = os.dup(2)
-  process = subprocess.Popen(
-    [grep, '--invert-match', '--line-buffered', '--text', '--extended-regexp', pattern],
-    stdin=subprocess.PIPE,
-    stdout=original,
-    stderr=subprocess.DEVNULL,
-    start_new_session=True,
-    env={**os.environ, 'LC_ALL': 'C'},
-  )
-  os.dup2(process.stdin.fileno(), 2)
-  process.stdin.close()
-
-  def finish() -> None:
-    sys.stderr.flush()
-    os.dup2(original, 2)  # The last write end is closed, so the filter comes to its end.
-    try:
-      process.wait(timeout=2)
-    except subprocess.TimeoutExpired:
-      process.kill()
-
-  atexit.register(finish)
+  # gym, which TF-Agents imports, has advice for those who use it; without this part it has none.
+  sys.modules.setdefault('gym_notices', None)
