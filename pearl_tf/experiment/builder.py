@@ -14,7 +14,6 @@ from pearl_tf.data import files, seeds, specs
 from pearl_tf.environments import gymnasium_adapter
 from pearl_tf.experiment import experiment as experiment_lib
 from pearl_tf.experiment import run_folder, tasks
-from pearl_tf.export import evidence
 
 
 class Builder:
@@ -62,8 +61,6 @@ class Builder:
       ValueError: if a number is impossible.
     """
     self.method.check(self.agent, self.run)
-    if self.training.export_interval is not None and not self.method.not_served:
-      evidence.of(self.agent.encoder)
 
   def keep_tasks(self, folder: run_folder.RunFolder | None) -> None:
     """Takes the task split of a folder, or samples it and keeps it there.

@@ -9,7 +9,6 @@ transition, `O` observation, `A` action and `L` latent size.
 import tensorflow as tf
 
 from pearl_tf.data import specs, types
-from pearl_tf.export import evidence as evidence_lib
 from pearl_tf.export import row_status
 from pearl_tf.networks import actor, encoder
 
@@ -46,11 +45,20 @@ class Endpoint:
     self.domain = domain
     self.latent_size = context_encoder.latent_size
     self.uses_next_observation = context_encoder.use_next_observation
-    self.evidence = evidence_lib.of(context_encoder)
     # A variable and not a constant, so that one trace serves all exports of a run.
     self.latent_tag = tf.Variable(0, trainable=False, dtype=tf.int64, name='latent_tag')
     self._encoder = context_encoder
     self._actor = actor_network
+
+  @property
+  def kind(self) -> str:
+    """Name of the kind of encoder."""
+    return self._encoder.kind
+
+  @property
+  def supports_update(self) -> bool:
+    """Whether what new transitions say can be added to a belief."""
+    return self._encoder.is_additive
 
   @property
   def context_features(self) -> int:
@@ -107,7 +115,7 @@ class Endpoint:
     Raises:
       InvalidArgumentError: if the encoder reads a context in the order of time.
     """
-    if not self.evidence.supports_update:
+    if not self.supports_update:
       return self._refuse_update(eta, precision, count, latent_tag)
     new, new_count, context_status = self._collect(context, num_transitions)
     raw = _natural_parameters(eta, precision, count)
@@ -152,7 +160,7 @@ class Endpoint:
     """
     raw = _natural_parameters(eta, precision, count)
     parameters, status = self._check_state(raw, count, latent_tag)
-    z = self._draw(self.evidence.belief(parameters), seed)
+    z = self._draw(self._encoder.belief(parameters), seed)
     z = row_status.keep_rows(status == row_status.OK, z, _NAN)
     return {'z': z, 'latent_tag': latent_tag, 'status': status}
 
@@ -221,7 +229,7 @@ class Endpoint:
     mask &= is_finite[:, tf.newaxis]
     # Before the network: NaN times zero would still be NaN.
     context = tf.where(mask[..., tf.newaxis], context, 0.0)
-    parameters = self.evidence.collect(self._split(context, mask))
+    parameters = self._encoder.statistics(self.split(context, mask))
     # Finite inputs may still be too large for the network.
     has_evidence = tf.reduce_any(mask, axis=1)
     is_usable = ~has_evidence | _is_proper(parameters)
@@ -232,7 +240,8 @@ class Endpoint:
     count = tf.where(status == row_status.OK, num_transitions, 0)
     return _zero_without_evidence(parameters, count), count, status
 
-  def _split(self, context: tf.Tensor, mask: tf.Tensor) -> types.ContextBatch:
+  def split(self, context: tf.Tensor, mask: tf.Tensor) -> types.ContextBatch:
+    """Returns the columns of a context `[B, T, C]` with a mask `[B, T] bool`."""
     observation_size, action_size = self.domain
     sizes = [observation_size, action_size, 1]
     sizes += [observation_size] * self.uses_next_observation
@@ -266,7 +275,7 @@ class Endpoint:
   ) -> Tensors:
     """Returns the answer of `encode` and `update`; no belief follows from an invalid state."""
     is_valid = _is_valid_state(parameters, count)
-    belief = self.evidence.belief(_zero_without_evidence(parameters, tf.where(is_valid, count, 0)))
+    belief = self._encoder.belief(_zero_without_evidence(parameters, tf.where(is_valid, count, 0)))
     return {
       'eta': parameters.precision_mean,
       'precision': parameters.precision,
@@ -283,7 +292,7 @@ class Endpoint:
     refusal = tf.debugging.Assert(
       False,
       [
-        f'update is not supported: the {self.evidence.kind} encoder of this model reads a context '
+        f'update is not supported: the {self.kind} encoder of this model reads a context '
         'in the order of time, so its evidence cannot be added up. Send the whole context to '
         'encode instead.'
       ],

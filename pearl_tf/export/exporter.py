@@ -12,6 +12,7 @@ The program `serving.export` and the training loop call it.
 import os
 import pathlib
 
+import numpy as np
 import tensorflow as tf
 from tf_agents.policies import tf_policy
 
@@ -26,6 +27,10 @@ from pearl_tf.export import (
   warmup,
 )
 from pearl_tf.networks import actor, encoder
+
+
+class ExportError(ValueError):
+  """An encoder that is served as something else than it is; the message says what to do."""
 
 
 class Exporter:
@@ -57,8 +62,8 @@ class Exporter:
 
     Raises:
       ValueError: if `keep` is not positive.
-      TypeError: if the encoder is of a kind that cannot be exported.
     """
+    self._encoder = context_encoder
     self._endpoint = endpoint_lib.Endpoint(
       domain, context_encoder=context_encoder, actor_network=actor_network
     )
@@ -83,20 +88,25 @@ class Exporter:
 
     Returns:
       The version number, the same for all servables.
+
+    Raises:
+      ExportError: if what would be served is not what the encoder infers.
     """
     endpoint = self._endpoint
     if not self._servables:
       self._servables = serving_module.servables(endpoint)
     tag = manifest.latent_tag(origin, endpoint.encoder_variables[1:])
     endpoint.latent_tag.assign(tag)
+    self._check_beliefs()
 
     def write(version: int, staged: dict[str, pathlib.Path]) -> None:
       del version
       for name, servable in self._servables.items():
         servable.save(str(staged[name]))
         manifest.write(staged[name], manifest.contents(endpoint, servable, origin))
-        supports_update = endpoint.evidence.supports_update
-        warmup.write(staged[name], servable, latent_tag=tag, supports_update=supports_update)
+        warmup.write(
+          staged[name], servable, latent_tag=tag, supports_update=endpoint.supports_update
+        )
 
       if self._policy is not None:
         policy_saver.save(self._policy, staged[policy_saver.FOLDER], train_step=self._train_step)
@@ -109,3 +119,25 @@ class Exporter:
     ):
       files.write_text(self.directory / name, text)
     return version
+
+  def _check_beliefs(self) -> None:
+    """Compares what would be served with what the encoder infers here, on noise of two lengths."""
+    endpoint, size = self._endpoint, self._endpoint.context_features
+    context = tf.random.stateless_normal([2, 4, size], [0, 0])
+    numbers = tf.constant([4, 2])
+    signature = self._servables[serving_module.ENCODER].signatures['encode']
+    served = signature(context=context, num_transitions=numbers)
+    inferred = self._encoder.infer_posterior(endpoint.split(context, tf.sequence_mask(numbers, 4)))
+    name = type(self._encoder).__name__
+    if np.any(served['status'].numpy()):
+      raise ExportError(
+        f'a server would refuse what {name}.statistics says of ordinary transitions: its numbers '
+        'must be finite, and its precision positive where there are transitions'
+      )
+    for part, here in inferred._asdict().items():
+      if not np.allclose(served[part].numpy(), here.numpy(), rtol=1e-3, atol=1e-5):
+        raise ExportError(
+          f'{name} infers another {part} when it is called than in a graph: {here.numpy()[0]} and '
+          f'{served[part].numpy()[0]}; statistics and belief must depend on their argument and on '
+          'variables alone'
+        )

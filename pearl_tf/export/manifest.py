@@ -60,8 +60,8 @@ def contents(
     'uses_next_observation': endpoint.uses_next_observation,
     # Of the squashed action; environments scale it to bounds of their own.
     'action_bounds': [-1.0, 1.0],
-    'encoder': endpoint.evidence.kind,
-    'supports_update': endpoint.evidence.supports_update,
+    'encoder': endpoint.kind,
+    'supports_update': endpoint.supports_update,
     'latent_tag': int(endpoint.latent_tag.numpy()),
     'gin_config_sha256': hashlib.sha256(origin.gin_config.encode()).hexdigest(),
     'seed': origin.seed,

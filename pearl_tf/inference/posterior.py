@@ -1,4 +1,4 @@
-"""Beliefs over the latent: the prior, the distribution of a posterior, its samples and its KL.
+"""Beliefs over the latent: the distribution of a posterior, its samples and its KL.
 
 This module owns the bridge between the plain `types.Posterior` that travels through the program and
 TFP distributions. Losses, policies and the exported model call it.
@@ -10,23 +10,6 @@ import tensorflow_probability as tfp
 from pearl_tf.data import types
 
 tfd = tfp.distributions
-
-
-def _shape(batch_shape: tf.Tensor | list[int], latent_size: int) -> tf.Tensor:
-  # The cast is for the empty list of an unbatched session, which TensorFlow takes for floats.
-  return tf.concat([tf.cast(batch_shape, tf.int32), [latent_size]], axis=0)
-
-
-def gaussian_prior(batch_shape: tf.Tensor | list[int], latent_size: int) -> types.Posterior:
-  """Returns the belief before any evidence, N(0, I), as `[*batch_shape, Z] float32` tensors."""
-  shape = _shape(batch_shape, latent_size)
-  return types.Posterior(mean=tf.zeros(shape), variance=tf.ones(shape))
-
-
-def deterministic_prior(batch_shape: tf.Tensor | list[int], latent_size: int) -> types.Posterior:
-  """Returns the latent of the variant without a bottleneck before any evidence: a point at zero."""
-  shape = _shape(batch_shape, latent_size)
-  return types.Posterior(mean=tf.zeros(shape), variance=tf.zeros(shape))
 
 
 def distribution(posterior: types.Posterior) -> tfd.Distribution:

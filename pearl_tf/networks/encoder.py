@@ -1,8 +1,9 @@
 """Context encoders: from transitions of a task to a belief over its latent.
 
-This module owns inference q(z | c). Every encoder offers the same three verbs, so that agent,
-policy, evaluation and checkpoints need not know which one is in use: `infer_posterior(context)`,
-`prior(batch_shape)` and `has_bottleneck`.
+This module owns inference q(z | c), in two steps that every encoder defines: `statistics(context)`,
+what a context says, in the form that travels and, for most encoders, adds up; and
+`belief(statistics)`. Training, collection, meta-test and the exported model all take both steps, so
+that none of them can differ from the others.
 """
 
 import abc
@@ -13,7 +14,7 @@ import tensorflow as tf
 from tf_agents.networks import network
 
 from pearl_tf.data import types
-from pearl_tf.inference import gaussian, posterior
+from pearl_tf.inference import gaussian
 from pearl_tf.networks import layers
 
 
@@ -36,15 +37,32 @@ def context_features(context: types.ContextBatch, use_next_observation: bool) ->
   return tf.where(context.mask[..., tf.newaxis] > 0, features, 0.0)
 
 
-class ContextEncoder(network.Network):
+class ContextEncoder(network.Network, abc.ABC):
   """What every encoder shares: its verbs, and what it is shown.
+
+  A subclass defines `call`, `statistics`, `belief` and `has_bottleneck`.
 
   Attributes:
     order_matters: whether the belief depends on the order of the transitions, so that contexts must
       be whole trajectories in time order.
+    is_additive: whether the statistics of two contexts add up to those of both.
+    kind: names the class in an export's manifest; the class's name unless it says otherwise.
   """
 
   order_matters = False
+  is_additive = True
+  kind: str
+
+  def __init_subclass__(cls, **kwargs):
+    super().__init_subclass__(**kwargs)
+    if 'kind' not in cls.__dict__:
+      cls.kind = cls.__name__
+    for name in ('infer_posterior', 'prior'):
+      if name in cls.__dict__:
+        raise TypeError(
+          f'{cls.__name__} overrides {name}, which follows from statistics and belief: override '
+          'these, so that an export computes the same'
+        )
 
   def __init__(
     self,
@@ -60,18 +78,44 @@ class ContextEncoder(network.Network):
     self.latent_size = latent_size
     self.use_next_observation = use_next_observation
 
+  def create_variables(self, input_tensor_spec=None, **kwargs):
+    """Builds the network on a context `[1, 1]`; TF-Agents would show it one of rank 1."""
+    specs = self.input_tensor_spec if input_tensor_spec is None else input_tensor_spec
+    context = tf.nest.map_structure(lambda spec: tf.zeros([1, 1, *spec.shape], spec.dtype), specs)
+    outputs, _ = self(context, **kwargs)
+    return tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape[1:], x.dtype), outputs)
+
   @property
   @abc.abstractmethod
   def has_bottleneck(self) -> bool:
     """Whether the belief is a distribution whose divergence from the prior can be penalised."""
 
   @abc.abstractmethod
-  def infer_posterior(self, context: types.ContextBatch) -> types.Posterior:
-    """Returns q(z | c) with leading dimension `[T]` for a context `[T, N]`."""
+  def statistics(self, context: types.ContextBatch) -> types.NaturalParameters:
+    """Returns what a context says of the task.
+
+    Args:
+      context: `[T, N]`; rows whose mask is 0 may hold anything.
+
+    Returns:
+      precision and precision_mean `[T, Z]`, whatever `belief` makes of them, and count `[T]`, the
+      number of transitions. Where count is not 0, precision is positive: a server refuses others.
+    """
 
   @abc.abstractmethod
+  def belief(self, statistics: types.NaturalParameters) -> types.Posterior:
+    """Returns q(z | c) `[..., Z]` from statistics `[..., Z]`; the prior where count is 0."""
+
+  def infer_posterior(self, context: types.ContextBatch) -> types.Posterior:
+    """Returns q(z | c) with leading dimension `[T]` for a context `[T, N]`."""
+    return self.belief(self.statistics(context))
+
   def prior(self, batch_shape: tf.Tensor | list[int]) -> types.Posterior:
     """Returns the belief before any evidence, leading dimensions `batch_shape`."""
+    # The cast is for the empty list of an unbatched session, which TensorFlow takes for floats.
+    batch_shape = tf.cast(batch_shape, tf.int32)
+    nothing = tf.zeros(tf.concat([batch_shape, [self.latent_size]], axis=0))
+    return self.belief(types.NaturalParameters(nothing, nothing, tf.zeros(batch_shape)))
 
 
 @gin.configurable(denylist=['input_tensor_spec', 'seed', 'name'])
@@ -81,6 +125,8 @@ class GaussianEncoder(ContextEncoder):
   Permutation invariant by construction. The network's raw second output becomes a *variance* by
   softplus, as in the reference implementation.
   """
+
+  kind = 'gaussian'
 
   def __init__(
     self,
@@ -122,17 +168,19 @@ class GaussianEncoder(ContextEncoder):
     variance = tf.maximum(tf.nn.softplus(raw_variance), gaussian.MIN_VARIANCE)
     return types.GaussianFactors(mean=mean, variance=variance), network_state
 
-  def infer_posterior(self, context: types.ContextBatch) -> types.Posterior:
+  def statistics(self, context: types.ContextBatch) -> types.NaturalParameters:
     factors, _ = self(context)
-    return gaussian.product_of_gaussians(factors, context.mask)
+    return gaussian.to_natural_parameters(factors, context.mask)
 
-  def prior(self, batch_shape: tf.Tensor | list[int]) -> types.Posterior:
-    return posterior.gaussian_prior(batch_shape, self.latent_size)
+  def belief(self, statistics: types.NaturalParameters) -> types.Posterior:
+    return gaussian.from_natural_parameters(statistics)
 
 
 @gin.configurable(denylist=['input_tensor_spec', 'seed', 'name'])
 class DeterministicEncoder(ContextEncoder):
   """The ablation without a bottleneck (paper, figure 7): the latent is a mean of features."""
+
+  kind = 'deterministic'
 
   def __init__(
     self,
@@ -162,13 +210,15 @@ class DeterministicEncoder(ContextEncoder):
     del step_type, training
     return self._mlp(context_features(inputs, self.use_next_observation)), network_state
 
-  def infer_posterior(self, context: types.ContextBatch) -> types.Posterior:
+  def statistics(self, context: types.ContextBatch) -> types.NaturalParameters:
+    """Returns the sum of the features as precision_mean, and their number as precision."""
     features, _ = self(context)
     is_evidence = context.mask[..., tf.newaxis] > 0
     total = tf.reduce_sum(tf.where(is_evidence, features, 0.0), axis=-2)
-    count = tf.reduce_sum(context.mask, axis=-1, keepdims=True)
-    mean = tf.math.divide_no_nan(total, count)
-    return types.Posterior(mean=mean, variance=tf.zeros_like(mean))
+    count = tf.reduce_sum(context.mask, axis=-1)
+    precision = tf.broadcast_to(count[..., tf.newaxis], tf.shape(total))
+    return types.NaturalParameters(precision=precision, precision_mean=total, count=count)
 
-  def prior(self, batch_shape: tf.Tensor | list[int]) -> types.Posterior:
-    return posterior.deterministic_prior(batch_shape, self.latent_size)
+  def belief(self, statistics: types.NaturalParameters) -> types.Posterior:
+    mean = tf.math.divide_no_nan(statistics.precision_mean, statistics.precision)
+    return types.Posterior(mean=mean, variance=tf.zeros_like(mean))

@@ -12,7 +12,7 @@ import gin
 import tensorflow as tf
 
 from pearl_tf.data import types
-from pearl_tf.inference import gaussian, posterior
+from pearl_tf.inference import gaussian
 from pearl_tf.networks import encoder, layers
 
 
@@ -25,6 +25,8 @@ class RecurrentEncoder(encoder.ContextEncoder):
   """
 
   order_matters = True
+  is_additive = False
+  kind = 'recurrent'
 
   def __init__(
     self,
@@ -87,8 +89,6 @@ class RecurrentEncoder(encoder.ContextEncoder):
   def call(self, inputs, step_type=(), network_state=(), training=False):
     """Returns one `types.GaussianFactors` `[T, 1, Z]` for the whole of each context `[T, N]`."""
     del step_type, training
-    if inputs.mask.shape.rank == 1:  # `create_variables` of TF-Agents passes one transition.
-      inputs = tf.nest.map_structure(lambda column: column[:, tf.newaxis], inputs)
     embedded = encoder.context_features(inputs, self.use_next_observation)
     for layer in self._embedding_layers:
       embedded = layer(embedded)
@@ -98,14 +98,15 @@ class RecurrentEncoder(encoder.ContextEncoder):
     variance = tf.maximum(tf.nn.softplus(raw_variance), gaussian.MIN_VARIANCE)
     return types.GaussianFactors(mean=mean, variance=variance), network_state
 
-  def infer_posterior(self, context: types.ContextBatch) -> types.Posterior:
+  def statistics(self, context: types.ContextBatch) -> types.NaturalParameters:
     factors, _ = self(context)
     # `sum`, because the maximum over an empty context is minus infinity.
-    has_evidence = tf.reduce_sum(context.mask, axis=-1, keepdims=True) > 0
-    return gaussian.product_of_gaussians(factors, tf.cast(has_evidence, tf.float32))
+    count = tf.reduce_sum(context.mask, axis=-1)
+    has_evidence = tf.cast(count > 0, tf.float32)[..., tf.newaxis]
+    return gaussian.to_natural_parameters(factors, has_evidence)._replace(count=count)
 
-  def prior(self, batch_shape: tf.Tensor | list[int]) -> types.Posterior:
-    return posterior.gaussian_prior(batch_shape, self.latent_size)
+  def belief(self, statistics: types.NaturalParameters) -> types.Posterior:
+    return gaussian.from_natural_parameters(statistics)
 
   def _last_hidden_state(self, embedded: tf.Tensor, is_valid: tf.Tensor) -> tf.Tensor:
     """Returns the hidden state `[T, U]` after the last valid one of the transitions `[T, N, E]`."""

@@ -6,15 +6,16 @@ import tempfile
 
 import numpy as np
 import tensorflow as tf
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 from google.protobuf import text_format
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 from tf_agents.policies import py_tf_eager_policy
 from tf_agents.trajectories import time_step as ts
 
-from pearl_tf.data import types
-from pearl_tf.export import evidence, exporter, manifest, serving_module, warmup
+from pearl_tf.data import specs, types
+from pearl_tf.export import exporter, manifest, serving_module, warmup
+from pearl_tf.networks import encoder as encoder_lib
 from pearl_tf.policies import latent_policy
 from pearl_tf.testing import exported_model, test_case
 
@@ -189,12 +190,72 @@ class ExporterTest(test_case.TestCase):
     self.assertAllClose(actions, answer['action'], atol=1e-6)
     self.assertGreater(np.ptp(actions), 0.05)
 
-  def test_an_unknown_encoder_is_refused(self):
-    class Other:
-      pass
 
-    with self.assertRaisesRegex(TypeError, 'Other cannot be exported, only GaussianEncoder'):
-      evidence.of(Other())
+class PriorAsFactor(encoder_lib.GaussianEncoder):
+  """An author's own encoder: the prior is one of the factors."""
+
+  def belief(self, statistics):
+    precision = statistics.precision + 1.0
+    return types.Posterior(statistics.precision_mean / precision, 1.0 / precision)
+
+
+class Forgetful(encoder_lib.GaussianEncoder):
+  """Depends on what it was called with before, which a graph keeps no account of."""
+
+  calls = 0
+
+  def statistics(self, context):
+    self.calls += 1
+    found = super().statistics(context)
+    return found._replace(precision_mean=found.precision_mean + float(self.calls))
+
+
+class NoPrecision(encoder_lib.GaussianEncoder):
+  """Says something that a server takes for damaged."""
+
+  def statistics(self, context):
+    found = super().statistics(context)
+    return found._replace(precision=tf.zeros_like(found.precision))
+
+
+class OwnEncoderTest(test_case.TestCase):
+  def export(self, cls):
+    context_encoder = cls(
+      specs.context_spec(exported_model.DOMAIN), latent_size=5, hidden_units=(8,)
+    )
+    context_encoder.create_variables()
+    _, actor = exported_model.small_networks()
+    folder = self.temp_dir() / 'export'
+    target = exporter.Exporter(
+      exported_model.DOMAIN, folder, context_encoder=context_encoder, actor_network=actor
+    )
+    target.export(exported_model.origin())
+    return context_encoder, tf.saved_model.load(folder / 'pearl' / '1')
+
+  def test_is_served_as_it_is(self):
+    context_encoder, served = self.export(PriorAsFactor)
+    context = np.random.default_rng(0).normal(size=[3, 6, 5]).astype(np.float32)
+    numbers = np.int32([6, 2, 0])
+    answer = served.signatures['encode'](
+      context=tf.constant(context), num_transitions=tf.constant(numbers)
+    )
+    observation, action, reward = np.split(context, [2, 4], axis=-1)
+    mask = np.arange(6) < numbers[:, np.newaxis]
+    belief = context_encoder.infer_posterior(
+      types.ContextBatch(
+        observation, action, reward[..., 0], np.zeros_like(observation), np.float32(mask)
+      )
+    )
+    self.assertAllClose(answer['variance'], belief.variance, rtol=1e-5)
+    self.assertAllClose(answer['mean'], belief.mean, rtol=1e-4, atol=1e-6)
+    self.assertAllLess(answer['variance'][:2], 0.5)
+
+  @parameterized.parameters(
+    (Forgetful, 'Forgetful infers another mean'), (NoPrecision, 'NoPrecision.statistics.*positive')
+  )
+  def test_what_would_be_served_otherwise_is_refused(self, cls, message):
+    with self.assertRaisesRegex(exporter.ExportError, message):
+      self.export(cls)
 
 
 class RecurrentExportTest(test_case.TestCase):

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
-from absl.testing import absltest, parameterized
+from absl.testing import absltest
 
 from pearl_tf.data import types
 from pearl_tf.inference import posterior
@@ -20,29 +20,6 @@ def random_posterior(num_tasks: int = 4, latent_size: int = 3) -> types.Posterio
   )
 
 
-class PriorTest(test_case.TestCase):
-  @parameterized.parameters(([],), ([4],), ([2, 3],))
-  def test_gaussian(self, batch_shape):
-    prior = posterior.gaussian_prior(batch_shape, 5)
-    self.assertAllEqual(prior.mean, np.zeros([*batch_shape, 5], np.float32))
-    self.assertAllEqual(prior.variance, np.ones([*batch_shape, 5], np.float32))
-    self.assertEqual((prior.mean.dtype, prior.variance.dtype), (tf.float32, tf.float32))
-
-  @parameterized.parameters(([],), ([4],))
-  def test_deterministic(self, batch_shape):
-    prior = posterior.deterministic_prior(batch_shape, 5)
-    self.assertAllEqual(prior.mean, np.zeros([*batch_shape, 5], np.float32))
-    self.assertAllEqual(prior.variance, np.zeros([*batch_shape, 5], np.float32))
-    self.assertAllEqual(posterior.sample(prior, seed=None), prior.mean)
-
-  def test_batch_shape_may_be_a_tensor(self):
-    @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32)])
-    def prior(like):
-      return posterior.gaussian_prior(tf.shape(like)[:1], 3)
-
-    self.assertEqual(prior(tf.zeros([6, 2])).variance.shape, [6, 3])
-
-
 class SampleTest(test_case.TestCase):
   def test_moments(self):
     belief = types.Posterior(tf.constant([1.0, -2.0]), tf.constant([0.25, 9.0]))
@@ -54,7 +31,7 @@ class SampleTest(test_case.TestCase):
     self.assertLess(abs(np.corrcoef(draws.T)[0, 1]), 0.03)
 
   def test_one_draw_per_belief(self):
-    belief = posterior.gaussian_prior([5], 3)
+    belief = types.Posterior(tf.zeros([5, 3]), tf.ones([5, 3]))
     draws = posterior.sample(belief, seed=[0, 0]).numpy()
     self.assertEqual(draws.shape, (5, 3))
     self.assertLen(np.unique(draws), 15)
@@ -100,7 +77,9 @@ class DivergenceTest(test_case.TestCase):
     self.assertAllClose(posterior.kl_to_prior(belief), estimate, atol=0.05)
 
   def test_prior_costs_nothing_and_anything_else_does(self):
-    self.assertAllClose(posterior.kl_to_prior(posterior.gaussian_prior([2], 5)), [0.0, 0.0])
+    self.assertAllClose(
+      posterior.kl_to_prior(types.Posterior(tf.zeros([2, 5]), tf.ones([2, 5]))), [0.0, 0.0]
+    )
     for mean, variance in [(0.1, 1.0), (0.0, 0.9), (0.0, 1.1)]:
       belief = types.Posterior(tf.fill([1, 5], mean), tf.fill([1, 5], variance))
       self.assertAllGreater(posterior.kl_to_prior(belief), 1e-3)

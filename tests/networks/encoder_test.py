@@ -92,6 +92,53 @@ class EncoderTest(test_case.TestCase):
     )
     self.assertSameBelief(network.infer_posterior(context), expected)
 
+  @parameterized.parameters(([],), ([4],), ([2, 3],))
+  def test_prior(self, batch_shape):
+    for cls, variance in ((encoder.GaussianEncoder, 1.0), (encoder.DeterministicEncoder, 0.0)):
+      prior = encoder_of(cls, latent_size=5).prior(batch_shape)
+      self.assertAllEqual(prior.mean, np.zeros([*batch_shape, 5], np.float32))
+      self.assertAllEqual(prior.variance, np.full([*batch_shape, 5], variance, np.float32))
+      self.assertEqual(encoder_of(cls).has_bottleneck, variance > 0)
+
+  def test_prior_of_a_shape_that_is_a_tensor(self):
+    network = encoder_of(encoder.GaussianEncoder, latent_size=3)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32)])
+    def prior(like):
+      return network.prior(tf.shape(like)[:1])
+
+    self.assertEqual(prior(tf.zeros([6, 2])).variance.shape, [6, 3])
+
+  @parameterized.parameters(*BOTH)
+  def test_statistics_of_two_contexts_add_up(self, cls):
+    network = encoder_of(cls)
+    context = random_context(6)
+    halves = [
+      tf.nest.map_structure(lambda x, s=s: x[:, s], context) for s in (slice(2), slice(2, 6))
+    ]
+    parts = [network.statistics(half) for half in halves]
+    total = tf.nest.map_structure(tf.add, *parts)
+    self.assertSameBelief(network.belief(total), network.infer_posterior(context))
+
+  def test_what_follows_from_the_two_steps_is_final(self):
+    with self.assertRaisesRegex(TypeError, 'Own overrides infer_posterior.*statistics and belief'):
+
+      class Own(encoder.GaussianEncoder):
+        def infer_posterior(self, context):
+          return self.prior([2])
+
+  def test_is_built_as_it_is_called(self):
+    ranks = []
+
+    class Own(encoder.GaussianEncoder):
+      def call(self, inputs, step_type=(), network_state=(), training=False):
+        ranks.append(inputs.mask.shape.rank)
+        return super().call(inputs)
+
+    Own(specs.context_spec(DOMAIN)).create_variables()
+    self.assertEqual(ranks, [2])
+    self.assertEqual((Own.kind, encoder.GaussianEncoder.kind), ('Own', 'gaussian'))
+
   def test_deterministic_latent_is_the_mean_of_the_features(self):
     network = encoder_of(encoder.DeterministicEncoder, hidden_units=(7,))
     context = random_context(num_padding=2, padding=np.nan)
@@ -180,13 +227,6 @@ class EncoderTest(test_case.TestCase):
       context = random_context(num_context)
       self.assertSameBelief(infer(context), network.infer_posterior(context))
     self.assertEqual(infer.experimental_get_tracing_count(), 1)
-
-  def test_prior(self):
-    self.assertAllEqual(encoder_of(encoder.GaussianEncoder).prior([2]).variance, np.ones([2, 5]))
-    deterministic = encoder_of(encoder.DeterministicEncoder)
-    self.assertAllEqual(deterministic.prior([2]).variance, np.zeros([2, 5]))
-    self.assertFalse(deterministic.has_bottleneck)
-    self.assertTrue(encoder_of(encoder.GaussianEncoder).has_bottleneck)
 
   @parameterized.parameters(*BOTH)
   def test_gin(self, cls):

@@ -107,7 +107,8 @@ def noise_of_step(step: int) -> numpy_pearl.Noise:
   seed = tf.random.experimental.stateless_fold_in(tf.constant([SEED, 0]), step)
   latent_seed, next_action_seed, action_seed = tf.unstack(tf.random.split(seed, 3))
   latent = posterior.sample(
-    posterior.gaussian_prior([NUM_TASKS], LATENT_SIZE), seed=latent_seed
+    types.Posterior(tf.zeros([NUM_TASKS, LATENT_SIZE]), tf.ones([NUM_TASKS, LATENT_SIZE])),
+    seed=latent_seed,
   ).numpy()
   # So narrow that tanh is the identity up to 1e-11: what is left is the noise.
   width = 1e-5
