@@ -85,6 +85,7 @@ setuptools.setup(
   # is added later is found without installing again.
   package_dir={'': '.'},
   package_data={
+    'pearl_tf': ['pretrained/**/*'],
     'pearl_tf.evaluation': ['reference_curves/*'],
     'trainers': ['configs/**/*.gin', 'deploy/**/*'],
     'serving': ['deploy/**/*'],

@@ -1,6 +1,7 @@
 """The demonstration to its end: trains as trainers.demo does, then serves what it has learned.
 
   python -m serving.demo --root_dir=runs/demo
+  python -m serving.demo --pretrained=NAME
 
 After the training, and the table of trainers.demo, the exported agent is verified, a server is
 started, and three tasks never met in training are adapted to over gRPC: the first trajectory of
@@ -23,19 +24,27 @@ _DEADLINE_SECONDS = 20.0
 
 
 def define_flags() -> None:
-  """Defines the options, those of the training."""
+  """Defines the options, those of the training and a way around it."""
   training_demo.define_flags()
+  flags.DEFINE_string(
+    'pretrained', None, 'Serves a published agent of this name or folder instead of training one.'
+  )
 
 
 def main(argv: list[str]) -> None:
   """Trains, then verifies, serves, adapts and prints."""
-  training_demo.main(argv)
+  options = flags.FLAGS
+  if options.pretrained is None:
+    training_demo.main(argv)
   # Here, so that --help and wrong flags are answered without the wait for TensorFlow.
-  from pearl_tf.experiment import run_folder
+  from pearl_tf.experiment import exports, trained
 
-  folder = run_folder.RunFolder(flags.FLAGS.root_dir)
-  _verify(folder.exports)
-  _serve_and_adapt(folder, seed=flags.FLAGS.seed)
+  root_dir = options.root_dir if options.pretrained is None else None
+  agent = trained.load(root_dir, pretrained=options.pretrained)
+  if agent.claim is not None:
+    exports.RunExporter(agent.builder, agent.exports, keep=1).export(agent.env_steps)
+  _verify(agent.exports)
+  _serve_and_adapt(agent, seed=options.seed)
 
 
 def _verify(export_dir) -> None:
@@ -51,17 +60,15 @@ def _verify(export_dir) -> None:
     sys.exit(program.EXIT_ERROR)
 
 
-def _serve_and_adapt(folder, *, seed: int) -> None:
+def _serve_and_adapt(agent, *, seed: int) -> None:
   """Starts a server, adapts to unseen tasks through it, prints the returns and stops it."""
   import rich.console
 
-  from pearl_tf.experiment import trained
   from serving import adapt_demo, client
   from serving.frontend import options, process
 
-  builder, _ = trained.restore(folder.root)
   settings = options.ServerOptions(
-    model_name=_MODEL, model_base_path=str((folder.exports / _MODEL).resolve()), port=0
+    model_name=_MODEL, model_base_path=str((agent.exports / _MODEL).resolve()), port=0
   )
   deadlines = client.Deadlines(act=_DEADLINE_SECONDS, adapt=_DEADLINE_SECONDS)
   _say('starting the server ...')
@@ -73,8 +80,8 @@ def _serve_and_adapt(folder, *, seed: int) -> None:
   ):
     results = adapt_demo.adapt_to_tasks(
       connection,
-      builder.environments(1)[0],
-      builder.tasks.test[:_NUM_TASKS],
+      agent.builder.environments(1)[0],
+      agent.tasks.test[:_NUM_TASKS],
       num_episodes=_NUM_EPISODES,
       seed=seed,
     )

@@ -1,29 +1,27 @@
 """Meta-tests a trained agent: how well it does on a task after a few trajectories of it.
 
   python -m trainers.evaluate --root_dir=runs/cheetah-vel --checkpoint=best
+  python -m trainers.evaluate --pretrained=cheetah_dir_plus
 
-Prints a table with a confidence interval over tasks and writes it as JSON into the run folder's
-evaluations/. The protocol is the run's own unless a flag changes it (docs/algorithm.md, meta-test).
+Prints a table with a confidence interval over tasks and writes it as JSON into evaluations/ of the
+run folder, or of a folder that is named as the published agent. The protocol is the agent's own
+unless a flag changes it (docs/algorithm.md, meta-test).
 """
 
-import dataclasses
 import json
 import pathlib
 
 import rich.console
 from absl import app, flags
 
-from pearl_tf.programs import program
+from pearl_tf.programs import agent_flags, program
 
 _PROTOCOL = ('num_repeats', 'steps_per_repeat', 'num_exploration_episodes', 'context_size')
 
 
 def define_flags() -> None:
   """Defines the options; not on import, so that tests may import several programs at once."""
-  flags.DEFINE_string('root_dir', None, 'Run folder of the trained agent.', required=True)
-  flags.DEFINE_string(
-    'checkpoint', 'latest', "'latest', 'best', or the name of a folder in checkpoints/."
-  )
+  agent_flags.define()
   flags.DEFINE_enum('tasks', 'test', ['test', 'train'], 'Which tasks of the run.')
   flags.DEFINE_integer(
     'num_repeats', None, 'Independent repeats per task, each from the prior.', lower_bound=1
@@ -59,45 +57,43 @@ def define_flags() -> None:
 def main(argv: list[str]) -> None:
   """Meta-tests, prints the table and writes the JSON."""
   # Here, so that --help and wrong flags are answered without the wait for TensorFlow.
-  from pearl_tf.data import files, seeds
+  from pearl_tf.data import files
   from pearl_tf.evaluation import report
-  from pearl_tf.experiment import trained
 
   options = flags.FLAGS
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments {argv[1:]}; every option starts with --')
+  agent_flags.check(options)
   if options.output is not None:
     files.output_file(options.output, '--output')
-  builder, checkpoint = trained.restore(options.root_dir, options.checkpoint)
+  agent = agent_flags.load(options)
   protocol = {name: options[name].value for name in _PROTOCOL if options[name].value is not None}
-  subset = builder.tasks.test if options.tasks == 'test' else builder.tasks.train
-  result = dataclasses.replace(builder.meta_test, **protocol).run(
-    subset,
-    builder.make_rollout(
-      deterministic=not options.stochastic, num_environments=builder.training.num_environments
-    ),
-    seed=seeds.sequence(options.seed, seeds.Stream.META_TEST),
+  result = agent.meta_test(
+    agent.tasks.test if options.tasks == 'test' else agent.tasks.train,
+    seed=options.seed,
+    stochastic=options.stochastic,
+    **protocol,
   )
   summary = report.summarize(result, confidence=options.confidence)
   summary |= {
-    'checkpoint': checkpoint.name,
+    'checkpoint': agent.name,
     'tasks_of': options.tasks,
-    'gradient_steps': int(builder.agent.train_step_counter),
+    'gradient_steps': int(agent.builder.agent.train_step_counter),
     'stochastic': options.stochastic,
     'seed': options.seed,
     'protocol_flags': protocol,
   }
   console = rich.console.Console()
-  title = f'{options.root_dir}, {checkpoint.name}, {options.tasks} tasks'
+  title = f'{options.root_dir or "published"}, {agent.name}, {options.tasks} tasks'
   console.print(report.format_table(summary, title=title, max_tasks=options.show_tasks))
-  output = options.output or _default_output(options, checkpoint, protocol)
+  if agent.claim is not None:
+    console.print(f'published with: {report.in_words(agent.claim)}', highlight=False)
+  output = options.output or _default_output(options, agent, protocol)
   files.write_text(pathlib.Path(output), json.dumps(summary, indent=1))
   console.print(f'written to {output}', soft_wrap=True, highlight=False)
 
 
-def _default_output(
-  options: flags.FlagValues, checkpoint: pathlib.Path, protocol: dict
-) -> pathlib.Path:
+def _default_output(options: flags.FlagValues, agent, protocol: dict) -> pathlib.Path:
   """Returns a name that tells the protocol, so that only an identical evaluation replaces it."""
   changes = dict(protocol)
   if options.stochastic:
@@ -106,8 +102,8 @@ def _default_output(
     changes['seed'] = options.seed
   if options.confidence != 0.95:
     changes['confidence'] = options.confidence
-  parts = [checkpoint.name, options.tasks, *(f'{name}={value}' for name, value in changes.items())]
-  return checkpoint.parents[1] / 'evaluations' / f'{"-".join(parts)}.json'
+  parts = [agent.name, options.tasks, *(f'{name}={value}' for name, value in changes.items())]
+  return agent.outputs / 'evaluations' / f'{"-".join(parts)}.json'
 
 
 def run() -> None:

@@ -1,6 +1,7 @@
 """Films a trained agent on tasks it has never met: one MP4 per task.
 
   python -m trainers.record_video --root_dir=runs/cheetah-vel --tasks=3
+  python -m trainers.record_video --pretrained=cheetah_dir_plus
 
 Shows the trajectories of a meta-test one after the other, the first acted on the prior, later ones
 on the posterior given what was seen, with task, return and belief beside them. Point robots are
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from absl import app, flags
 
-from pearl_tf.programs import program
+from pearl_tf.programs import agent_flags, program
 
 if TYPE_CHECKING:
   from pearl_tf.collect import rollout
@@ -24,10 +25,7 @@ if TYPE_CHECKING:
 
 def define_flags() -> None:
   """Defines the options; not on import, so that tests may import several programs at once."""
-  flags.DEFINE_string('root_dir', None, 'Run folder of the trained agent.', required=True)
-  flags.DEFINE_string(
-    'checkpoint', 'latest', "'latest', 'best', or the name of a folder in checkpoints/."
-  )
+  agent_flags.define()
   flags.DEFINE_integer('tasks', 3, 'How many test tasks, the first ones.', lower_bound=1)
   flags.DEFINE_integer(
     'episodes',
@@ -41,7 +39,9 @@ def define_flags() -> None:
     'Trajectories on the prior before the belief follows the context.',
     lower_bound=0,
   )
-  flags.DEFINE_string('output_dir', None, 'Folder of the videos; videos/ of the run folder.')
+  flags.DEFINE_string(
+    'output_dir', None, 'Folder of the videos; by default videos/ of the run folder.'
+  )
   flags.DEFINE_float(
     'fps',
     None,
@@ -61,6 +61,7 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f'unexpected arguments {argv[1:]}; every option starts with --')
   if flags.FLAGS.width % 2:
     raise app.UsageError(f'--width must be even, got {flags.FLAGS.width}')
+  agent_flags.check(flags.FLAGS)
   # Here, so that --help and wrong flags are answered without the wait for TensorFlow.
   from pearl_tf.evaluation import video_display, video_file, video_scenes
 
@@ -77,12 +78,12 @@ def _record(options: flags.FlagValues) -> None:
 
   from pearl_tf.data import files, seeds
   from pearl_tf.evaluation import video
-  from pearl_tf.experiment import run_folder, trained
 
-  folder = files.output_folder(
-    options.output_dir or run_folder.RunFolder(options.root_dir).root / 'videos', '--output_dir'
-  )
-  builder, checkpoint = trained.restore(options.root_dir, options.checkpoint)
+  if options.output_dir is not None:
+    files.output_folder(options.output_dir, '--output_dir')
+  agent = agent_flags.load(options)
+  folder = files.output_folder(options.output_dir or agent.outputs / 'videos', '--output_dir')
+  builder = agent.builder
   max_steps = builder.training.max_episode_steps
   protocol, num_trajectories = _protocol(options, builder.meta_test, max_steps)
   environment = video.make_environment(
@@ -112,7 +113,7 @@ def _record(options: flags.FlagValues) -> None:
       console.print(f'task {task.index} ({number + 1} of {len(tasks)}): {words}', markup=False)
       recording = filmer.film(
         task,
-        folder / f'{checkpoint.name}-task{task.index:03d}.mp4',
+        folder / f'{agent.name}-task{task.index:03d}.mp4',
         seed=seeds.sequence(options.seed, seeds.Stream.META_TEST, number),
       )
       seconds = recording.num_frames / recording.fps

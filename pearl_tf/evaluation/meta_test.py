@@ -13,7 +13,7 @@ import gin
 import numpy as np
 
 from pearl_tf.collect import rollout, schedule, session
-from pearl_tf.data import types
+from pearl_tf.data import seeds, types
 from pearl_tf.replay import batch_rule
 
 
@@ -46,6 +46,13 @@ class Trajectory(NamedTuple):
   observations: np.ndarray
   success: float | None = None
 
+  def __repr__(self) -> str:
+    """Names the trajectory and its return; the arrays would fill pages."""
+    return (
+      f'Trajectory(task={self.task.index}, repeat={self.repeat}, index={self.index}, '
+      f'episode_return={self.episode_return:.4g}, length={self.length}, adapted={self.adapted})'
+    )
+
 
 class MetaTestResult(NamedTuple):
   """All trajectories of a meta-test, ordered by task, repeat and index.
@@ -59,6 +66,14 @@ class MetaTestResult(NamedTuple):
   trajectories: list[Trajectory]
   env_steps: int
   seconds: float
+
+  def __repr__(self) -> str:
+    """Counts the trajectories; `report.summarize` says more of them."""
+    tasks = {one.task.index for one in self.trajectories}
+    return (
+      f'MetaTestResult({len(self.trajectories)} trajectories of {len(tasks)} tasks, '
+      f'env_steps={self.env_steps}, seconds={self.seconds:.1f})'
+    )
 
 
 @gin.configurable
@@ -111,18 +126,20 @@ class MetaTest:
     tasks: Sequence[types.Task],
     rollout_fns: rollout.Rollout,
     *,
-    seed: np.random.SeedSequence,
+    seed: int | np.random.SeedSequence,
   ) -> MetaTestResult:
     """Meta-tests on every task.
 
     Args:
       tasks: the tasks; each repeat of each is an independent session.
       rollout_fns: environments and the policy under test.
-      seed: source of all randomness.
+      seed: source of all randomness; a number stands for that stream of `data.seeds`.
 
     Returns:
       The record of all trajectories.
     """
+    if not isinstance(seed, np.random.SeedSequence):
+      seed = seeds.sequence(seed, seeds.Stream.META_TEST)
     started = time.monotonic()
     keys = [(task, repeat) for task in tasks for repeat in range(self.num_repeats)]
     sessions = [session.Session(task, [self._phase]) for task, _ in keys]

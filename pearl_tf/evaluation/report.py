@@ -238,6 +238,11 @@ def format_table(
   return layout
 
 
+def in_words(summary: Mapping[str, Any]) -> str:
+  """Returns one line: the final return with its interval, and how it was measured."""
+  return f'final return {_mean_and_half_width(summary)}; {_caption(summary)}'
+
+
 def _returns_by_task(result: meta_test.MetaTestResult) -> dict[int, list[list[float]]]:
   return _by_task(result, lambda trajectory: trajectory.episode_return)
 

@@ -3,17 +3,16 @@
 import os
 
 from pearl_tf.experiment import builder as builder_lib
-from pearl_tf.experiment import config, run_folder
+from pearl_tf.experiment import config
 from pearl_tf.export import exporter, manifest
 
 
 class RunExporter:
-  """Exports the agent of a run folder, as often as asked."""
+  """Exports the agent of an experiment, as often as asked."""
 
   def __init__(
     self,
     builder: builder_lib.Builder,
-    folder: run_folder.RunFolder,
     directory: str | os.PathLike,
     *,
     keep: int,
@@ -23,7 +22,6 @@ class RunExporter:
 
     Args:
       builder: the experiment, whose agent is exported.
-      folder: the run folder.
       directory: the export directory.
       keep: versions to keep.
       with_policy_saver: write TF-Agents' own export of the policy, too.
@@ -37,7 +35,6 @@ class RunExporter:
       )
     agent = builder.agent
     self._builder = builder
-    self._folder = folder
     self._exporter = exporter.Exporter(
       builder.domain,
       directory,

@@ -142,7 +142,7 @@ class LocalLoop:
     self._exporter = None
     if self._training.export_interval is not None and not builder.method.not_served:
       self._exporter = exports.RunExporter(
-        builder, folder, folder.exports, keep=self._training.exports_to_keep
+        builder, folder.exports, keep=self._training.exports_to_keep
       )
     self._console: console.Console | None = None
 

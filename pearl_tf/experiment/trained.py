@@ -1,13 +1,195 @@
-"""A trained agent from a run folder: what evaluation, pictures and export start from."""
+"""A trained agent, of a run or published: what evaluation, pictures and export start from."""
 
+import dataclasses
+import functools
 import os
 import pathlib
+from collections.abc import Sequence
 
+import numpy as np
+
+from pearl_tf.collect import acting
+from pearl_tf.data import seeds, types
+from pearl_tf.evaluation import meta_test
 from pearl_tf.experiment import builder as builder_lib
-from pearl_tf.experiment import checkpoints, experiment, run_folder
+from pearl_tf.experiment import checkpoints, experiment, published, run_folder
+from pearl_tf.experiment import tasks as tasks_lib
 
 LATEST = 'latest'
 BEST = 'best'
+
+
+class Trained:
+  """A trained agent: acts, adapts and is meta-tested.
+
+  Attributes:
+    builder: the experiment, whose agent has the trained weights.
+    name: of the checkpoint or of the published agent.
+    env_steps: training transitions it was trained on.
+    outputs: the folder in which programs write what they make of it: the run folder; of a published
+      agent a folder of its name in the working directory.
+    claim: the meta-test a published agent was published with, see `published.publish`; None of a
+      run.
+  """
+
+  def __init__(
+    self,
+    builder: builder_lib.Builder,
+    name: str,
+    env_steps: int,
+    outputs: pathlib.Path,
+    claim: dict | None = None,
+  ):
+    """Keeps what the attributes say; see `load`."""
+    self.builder = builder
+    self.name = name
+    self.env_steps = env_steps
+    self.outputs = outputs
+    self.claim = claim
+
+  @property
+  def exports(self) -> pathlib.Path:
+    """Where its exports are kept by default."""
+    return run_folder.RunFolder(self.outputs).exports
+
+  @property
+  def tasks(self) -> tasks_lib.TaskSplit:
+    """The tasks it was trained on, and those it has never met."""
+    return self.builder.tasks
+
+  def meta_test(
+    self,
+    tasks: Sequence[types.Task] | None = None,
+    *,
+    seed: int = 0,
+    stochastic: bool = False,
+    **protocol,
+  ) -> meta_test.MetaTestResult:
+    """Meta-tests it.
+
+    Args:
+      tasks: on which; the test tasks by default.
+      seed: of everything random.
+      stochastic: samples actions instead of taking their means.
+      **protocol: fields of `meta_test.MetaTest` to be others than those of its configuration.
+
+    Returns:
+      All trajectories.
+
+    Raises:
+      ValueError: if the protocol is impossible.
+    """
+    number = self.builder.training.num_environments
+    return dataclasses.replace(self.builder.meta_test, **protocol).run(
+      self.tasks.test if tasks is None else tasks,
+      self.builder.make_rollout(deterministic=not stochastic, num_environments=number),
+      seed=seed,
+    )
+
+  def play(
+    self, task: types.Task, belief: types.Posterior | None = None, *, seed: int = 0
+  ) -> types.Episode:
+    """Plays one episode of a task on a hypothesis drawn from a belief.
+
+    Args:
+      task: what the environment is set to; the agent is not told.
+      belief: from `infer`; the prior by default.
+      seed: of everything random.
+
+    Returns:
+      The episode, its columns `[S, ...] float32`; actions are in [-1, 1].
+
+    Raises:
+      EnvironmentFault: if the environment breaks its contract.
+    """
+    random = np.random.default_rng(seeds.sequence(seed, seeds.Stream.META_TEST))
+    environment = self.builder.environments(1)[0]
+    environment.seed(int(random.integers(2**31)))
+    environment.set_task(task)
+    belief = self._actor.prior() if belief is None else belief
+    belief = types.Posterior(*(part[np.newaxis] for part in belief))
+    latent = np.zeros_like(belief.mean)
+    time_step = environment.reset()
+    rows = []
+    while not time_step.is_last():
+      before = time_step
+      action, latent = self._actor.act(
+        before.observation[np.newaxis],
+        before.step_type[np.newaxis],
+        types.PolicyState(latent, belief),
+        random.integers(2**31, size=2, dtype=np.int32),
+      )
+      time_step = environment.step(action[0])
+      rows.append(
+        types.Episode(
+          observation=before.observation,
+          action=action[0],
+          reward=time_step.reward,
+          context_reward=environment.context_reward,
+          discount=time_step.discount,
+          next_observation=time_step.observation,
+        )
+      )
+    return types.Episode(*(np.asarray(column, np.float32) for column in zip(*rows, strict=True)))
+
+  def infer(self, episodes: Sequence[types.Episode]) -> types.Posterior:
+    """Infers what the agent believes of a task after some episodes, or parts of them.
+
+    Args:
+      episodes: all of one task; of each the encoder is shown observation, action, context reward
+        and, where it is configured so, the next observation.
+
+    Returns:
+      Mean and variance `[Z] float32`; the prior for no transition at all.
+    """
+    if not sum(len(episode.reward) for episode in episodes):
+      return self._actor.prior()
+    columns = zip(*episodes, strict=True)
+    context = types.Episode(*(np.concatenate(column) for column in columns))
+    return types.Posterior(*(part[0] for part in self._actor.infer([context])))
+
+  @functools.cached_property
+  def _actor(self) -> acting.Acting:
+    return self.builder.make_actor(deterministic=True)
+
+
+def load(
+  root_dir: str | os.PathLike | None = None,
+  checkpoint: str = LATEST,
+  *,
+  pretrained: str | os.PathLike | None = None,
+) -> Trained:
+  """Loads a trained agent from a run folder or by the name it is published under.
+
+  Args:
+    root_dir: the run folder.
+    checkpoint: of the run folder, see `restore`.
+    pretrained: instead of a run folder, the name of an agent that is shipped with the library, or
+      the path of a folder that `trainers.publish` made.
+
+  Returns:
+    The agent.
+
+  Raises:
+    ValueError: if not exactly one of `root_dir` and `pretrained` is given.
+    RunFolderError: if the folder is not a run folder.
+    CheckpointError: if there is no such checkpoint, or it cannot be read.
+    PublishedError: if there is no such published agent, or it cannot be read.
+  """
+  if (root_dir is None) == (pretrained is None):
+    raise ValueError(
+      f'give either a run folder or the name of a published agent, got root_dir={root_dir!r} and '
+      f'pretrained={pretrained!r}'
+    )
+  if pretrained is None:
+    builder, found = restore(root_dir, checkpoint)
+    env_steps = checkpoints.progress(found).get('env_steps', 0)
+    return Trained(builder, found.name, env_steps, run_folder.RunFolder(root_dir).root)
+  folder = published.find(pretrained)
+  builder = builder_lib.Builder(experiment.of_run(folder), folder)
+  about = published.restore(folder, builder)
+  name = folder.root.name
+  return Trained(builder, name, about['env_steps'], pathlib.Path(name), about['meta_test'])
 
 
 def restore(
@@ -53,7 +235,7 @@ def _named(folder: run_folder.RunFolder, checkpoint: str) -> pathlib.Path:
   """Returns the checkpoint of a name, or the one whose name ends in a number."""
   if checkpoint.isdecimal():
     numbers = [*folder.checkpoints.glob(f'{LATEST}-*'), *folder.checkpoints.glob(f'{BEST}-*')]
-    found = [p for p in numbers if int(p.name.rpartition('-')[2]) == int(checkpoint)]
+    found = [path for path in numbers if checkpoints.number_of(path) == int(checkpoint)]
     if len(found) == 1:
       return found[0]
   return folder.checkpoints / checkpoint

@@ -83,13 +83,14 @@ def _is_for_the_user(error: Exception) -> bool:
   from pearl_tf.agents import learner
   from pearl_tf.data import files
   from pearl_tf.environments import gymnasium_adapter
-  from pearl_tf.experiment import checkpoints, config, run_folder
+  from pearl_tf.experiment import checkpoints, config, published, run_folder
   from pearl_tf.replay import server
 
   return isinstance(
     error,
     config.ConfigError
     | files.FileError
+    | published.PublishedError
     | run_folder.RunFolderError
     | checkpoints.CheckpointError
     | server.CheckpointError

@@ -144,7 +144,7 @@ class MethodTest(test_case.TestCase):
     self.assertFalse((root / 'export').exists())
     builder, _ = trained.restore(root)
     with self.assertRaisesRegex(config.ConfigError, 'Counting cannot be exported: it has no'):
-      exports.RunExporter(builder, None, root, keep=1)
+      exports.RunExporter(builder, root, keep=1)
 
   def test_settings_of_another_method_are_refused(self):
     with self.assertRaisesRegex(config.ConfigError, 'reads Training.batch_size:'):

@@ -9,27 +9,16 @@ import time
 import imageio.v2
 from absl.testing import absltest, parameterized
 
-from pearl_tf.experiment import builder as builder_lib
-from pearl_tf.experiment import checkpoints, run_folder
-from pearl_tf.experiment import experiment as experiment_lib
-from pearl_tf.testing import small_run, test_case
+from pearl_tf.experiment import published, trained
+from pearl_tf.testing import small_run, test_case, untrained_run
 
 STEPS = 4
-CONFIGS = small_run.ROOT / 'trainers' / 'configs'
 
 
 def make_run(root, name='point_robot'):
-  """Makes the folder of a run of no iterations."""
   shrunken = (*small_run.SMALL, f'Training.max_episode_steps = {STEPS}')
-  experiment = experiment_lib.load(
-    [str(CONFIGS / f'{name}.gin')], (*shrunken, f'MetaTest.steps_per_repeat = {3 * STEPS}')
-  )
-  folder = run_folder.RunFolder(root)
-  folder.claim(experiment.text, 0)
-  builder = builder_lib.Builder(experiment, folder)
-  saved = checkpoints.Checkpoints(folder.checkpoints, prefix='latest')
-  saved.save(1, {'agent': builder.agent}, {})
-  return root
+  shrunken = (*shrunken, f'MetaTest.steps_per_repeat = {3 * STEPS}')
+  return untrained_run.make(root, shrunken, gin_file=f'{name}.gin')
 
 
 def command(root, *arguments):
@@ -37,8 +26,12 @@ def command(root, *arguments):
 
 
 def record(root, *arguments):
+  return run_program(f'--root_dir={root}', *arguments)
+
+
+def run_program(*arguments):
   return subprocess.run(
-    command(root, *arguments),
+    [sys.executable, '-m', 'trainers.record_video', *arguments],
     cwd=small_run.ROOT,
     capture_output=True,
     text=True,
@@ -67,12 +60,15 @@ class RecordVideoTest(test_case.TestCase):
 
   def test_mujoco(self):
     root = make_run(self.temp_dir() / 'run', 'cheetah_vel')
+    agent = self.temp_dir() / 'cheetah'
+    builder = trained.load(root).builder
+    published.publish(builder, root, agent, {'env_steps': 1, 'meta_test': {}})
     folder = self.temp_dir() / 'films'
-    result = record(
-      root, '--tasks=1', '--episodes=2', '--fps=4', '--width=320', f'--output_dir={folder}'
-    )
+    options = ['--tasks=1', '--episodes=2', '--fps=4', '--width=320', f'--output_dir={folder}']
+    result = run_program(f'--pretrained={agent}', *options)
     self.assertEqual(result.returncode, 0, result.stderr)
     (path,) = folder.iterdir()
+    self.assertEqual(path.name[:12], 'cheetah-task')
     self.assert_video(path, 2 * (STEPS + 1 + 3), (576, 480))
     self.assertRegex(result.stdout, r'target velocity \d\.\d\d m/s')
 
@@ -80,6 +76,7 @@ class RecordVideoTest(test_case.TestCase):
     (['--tasks=0'], 2, '--tasks'),
     (['--width=101'], 2, '--width must be even, got 101'),
     (['stray'], 2, 'unexpected arguments'),
+    (['--pretrained=both'], 2, 'give --root_dir, the folder of a run, or --pretrained'),
     ([], 1, 'not a run folder'),
   )
   def test_what_the_user_can_mend_is_one_line(self, arguments, code, message):
