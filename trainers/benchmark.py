@@ -33,7 +33,11 @@ def define_flags() -> None:
     'One more binding, for example \'PearlAgent.compute_type = "bfloat16"\'. Repeatable.',
   )
   flags.DEFINE_integer(
-    'seed', 0, 'Seeds tasks, environments, networks and sampling.', lower_bound=0
+    'seed',
+    0,
+    'Seeds tasks, environments, networks and sampling.',
+    lower_bound=0,
+    upper_bound=2**31 - 1,
   )
   flags.DEFINE_float(
     'seconds', 20.0, 'How long each timed part takes turns, at least.', lower_bound=0.001

@@ -22,7 +22,11 @@ def define_flags() -> None:
   """Defines the options; not on import, so that tests may import several programs at once."""
   flags.DEFINE_string('root_dir', 'runs/demo', 'Run folder; made if it does not exist.')
   flags.DEFINE_integer(
-    'seed', 0, 'Seeds tasks, environments, networks and sampling.', lower_bound=0
+    'seed',
+    0,
+    'Seeds tasks, environments, networks and sampling.',
+    lower_bound=0,
+    upper_bound=2**31 - 1,
   )
   flags.DEFINE_multi_string(
     'gin_bindings', [], "Changes the demo, for example 'Training.num_iterations = 10'. Repeatable."

@@ -26,7 +26,11 @@ def define_flags() -> None:
     'gin_bindings', [], "One more binding, for example 'Training.num_iterations = 10'. Repeatable."
   )
   flags.DEFINE_integer(
-    'seed', 0, 'Seeds tasks, environments, networks and sampling.', lower_bound=0
+    'seed',
+    0,
+    'Seeds tasks, environments, networks and sampling.',
+    lower_bound=0,
+    upper_bound=2**31 - 1,
   )
 
 

@@ -128,7 +128,7 @@ class SparsePointRobot(PointRobot):
       ValueError: If `goal_radius` is not positive.
     """
     if not goal_radius > 0:
-      raise ValueError(f'goal_radius must be positive, got {goal_radius}.')
+      raise ValueError(f'SparsePointRobot.goal_radius must be positive, got {goal_radius}.')
     super().__init__(render_mode=render_mode)
     self._goal_radius = goal_radius
 

@@ -60,7 +60,7 @@ class RandParams(mujoco_meta_env.MujocoMetaEnv):
       ValueError: If the limit is negative.
     """
     if not log_scale_limit >= 0:
-      raise ValueError(f'log_scale_limit must not be negative, got {log_scale_limit}.')
+      raise ValueError(f'RandParams.log_scale_limit must not be negative, got {log_scale_limit}.')
     self._log_scale_limit = log_scale_limit
     super().__init__(**kwargs)
     self._ezpickle_kwargs['log_scale_limit'] = log_scale_limit

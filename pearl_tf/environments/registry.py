@@ -13,6 +13,7 @@ layer of it, be it a wrapper, that has the methods.
 import difflib
 import importlib
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -47,7 +48,16 @@ def make(name: str = gin.REQUIRED, **kwargs) -> gymnasium.Env:
     TypeError: If what has this name is not a family of tasks.
   """
   found, env_id = _find(name)
-  env = _instantiate(found, name, kwargs) if env_id is None else _make_id(env_id, kwargs)
+  try:
+    env = _instantiate(found, name, kwargs) if env_id is None else _make_id(env_id, kwargs)
+  except TypeError as error:
+    unexpected = re.search("unexpected keyword argument '(.*?)'", str(error))
+    if unexpected is None or unexpected[1] not in kwargs:
+      raise
+    raise ValueError(
+      f'Environment {name!r} takes no argument {unexpected[1]!r}: remove registry.make.'
+      f'{unexpected[1]}.'
+    ) from error
   _check_contract(env, name)
   return env
 

@@ -100,14 +100,13 @@ class MetaTest:
   context_sampling: str = batch_rule.TRANSITIONS
 
   def __post_init__(self):
-    numbers = (self.num_repeats, self.steps_per_repeat, self.num_exploration_episodes)
-    are_integers = all(isinstance(number, int) for number in numbers)
-    if not are_integers or min(*numbers[:2], numbers[2] + 1) < 1:
-      raise ValueError(
-        'MetaTest needs positive integers num_repeats and steps_per_repeat and a '
-        f'num_exploration_episodes of at least 0, got {self.num_repeats!r}, '
-        f'{self.steps_per_repeat!r} and {self.num_exploration_episodes!r}'
-      )
+    least = {'num_repeats': 1, 'steps_per_repeat': 1, 'num_exploration_episodes': 0}
+    if self.context_size is not None:
+      least['context_size'] = 1
+    for name, number in least.items():
+      value = getattr(self, name)
+      if not isinstance(value, int) or value < number:
+        raise ValueError(f'MetaTest.{name} must be an integer of at least {number}, got {value!r}')
     self._phase  # noqa: B018 - refuses what contradicts itself.
 
   @property

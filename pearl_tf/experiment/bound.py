@@ -12,7 +12,7 @@ from typing import Any
 
 import gin
 
-from pearl_tf.experiment import config
+from pearl_tf.experiment import config, values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Resolver:
       target: a class or function; what gin does not know is taken as it is.
 
     Raises:
-      ConfigError: if an argument that has to be bound is not.
+      ConfigError: if an argument that has to be bound is not, or is of a wrong type.
     """
     known = _configurable(target)
     return Bound(target, {}) if known is None else self._bind(known)
@@ -55,11 +55,13 @@ class Resolver:
     scopes = gin.current_scope()
     self._read |= {('/'.join(scopes[:i]), known.selector) for i in range(len(scopes) + 1)}
     arguments = _defaults(known) | gin.get_bindings(known.selector, resolve_references=False)
+    arguments = {name: self._resolved(value) for name, value in arguments.items()}
+    values.check(known.name, known.wrapped, arguments)
     missing = sorted(name for name, value in arguments.items() if value is gin.REQUIRED)
     if missing:
       names = ', '.join(f'{known.name}.{name}' for name in missing)
       raise config.ConfigError(f'the configuration has to bind {names}')
-    return Bound(known.wrapped, {name: self._resolved(v) for name, v in arguments.items()})
+    return Bound(known.wrapped, arguments)
 
   def constructor_arguments(self, found: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what gin says of a class and of those it derives from, which nobody calls by name.

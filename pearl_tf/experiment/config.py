@@ -13,11 +13,15 @@ import logging
 import os
 import pathlib
 import re
+import sysconfig
+import tokenize
+import traceback
 from collections.abc import Iterator, Sequence
 
 import gin
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
+_GIN = pathlib.Path(gin.__file__).parent
 # Marks the files that are opened here, where gin itself would look for includes in one folder only.
 _SCHEME = 'pearl_tf:'
 _INCLUDE = re.compile(r"""^(include\s+['"])(.*?)(['"])""", re.MULTILINE)
@@ -36,23 +40,43 @@ class ConfigError(ValueError):
 
 @contextlib.contextmanager
 def as_config_error() -> Iterator[None]:
-  """Turns what gin and constructors raise on an unusable configuration into `ConfigError`.
+  """Turns what gin and this library raise on an unusable configuration into `ConfigError`.
+
+  What a user's own code raises, or a library that it calls, keeps its type and its traceback.
 
   Raises:
-    ConfigError: on an impossible number, a wrong type, an unknown or ambiguous name, or a required
-      binding that is missing.
+    ConfigError: on an impossible number, an unknown or ambiguous name, or a wrong syntax.
   """
   try:
     yield
-  except (ValueError, TypeError, AttributeError, KeyError, RuntimeError, SyntaxError) as error:
-    # gin has no type of its own for a missing required binding.
-    if isinstance(error, RuntimeError) and not str(error).startswith('Required bindings'):
+  except Exception as error:
+    if not _is_of_the_configuration(error):
       raise
-    # gin shows the configurable's address in memory, which tells a user nothing.
-    text = re.sub(r' \(<[^\n]*>\)', '', str(error))
+    # gin says which call it made, with the configurable's address in memory.
+    text = re.sub(r"\n  In call to configurable '.*", '', str(error), flags=re.DOTALL)
     if isinstance(error, SyntaxError) and error.text:
       text += f'\n    {error.text.strip()}'
     raise ConfigError(text) from error
+
+
+def _is_of_the_configuration(error: Exception) -> bool:
+  """Tells whether gin or this library complained, and not somebody's own code or its libraries."""
+  # Without this module's own frame and that of the `with` block.
+  frames = traceback.extract_tb(error.__traceback__)[2:]
+  if not frames or isinstance(error, ImportError | OSError) or _has_users_frame(frames):
+    return False
+  if isinstance(error, tokenize.TokenError):  # Of gin's parser: a bracket that is not closed.
+    return True
+  last = pathlib.Path(frames[-1].filename)
+  is_meant = isinstance(error, ValueError | TypeError) and frames[-1].line.startswith('raise')
+  return _GIN in last.parents or (_PACKAGE in last.parents and is_meant)
+
+
+def _has_users_frame(frames: Sequence[traceback.FrameSummary]) -> bool:
+  """Tells whether a file of neither this library, its dependencies nor Python is among them."""
+  known = [_PACKAGE, *map(pathlib.Path, sysconfig.get_paths().values())]
+  files = (pathlib.Path(frame.filename) for frame in frames if frame.filename[0] != '<')
+  return any(not any(folder in file.parents for folder in known) for file in files)
 
 
 def load(gin_files: Sequence[str | os.PathLike], gin_bindings: Sequence[str] = ()) -> str:
@@ -79,11 +103,20 @@ def load(gin_files: Sequence[str | os.PathLike], gin_bindings: Sequence[str] = (
     # Not finalised, hence not locked: a user's family may be imported later and be configurable.
     with as_config_error():
       gin.parse_config_files_and_bindings(
-        [f'{_SCHEME}{path}' for path in paths], list(gin_bindings), finalize_config=False
+        [f'{_SCHEME}{path}' for path in paths],
+        [_located(binding, pathlib.Path()) for binding in gin_bindings],
+        finalize_config=False,
       )
-  except (ConfigError, ImportError, OSError) as error:
+  except ConfigError as error:
     text = str(error).replace(_SCHEME, '')
     raise ConfigError(f'the gin configuration cannot be parsed: {text}') from error
+  except ModuleNotFoundError as error:
+    if _has_users_frame(traceback.extract_tb(error.__traceback__)[1:]):
+      raise  # A module that was found imports another one that was not.
+    raise ConfigError(
+      f'a gin file or binding imports what is not there: {error}\nIs its folder the working '
+      'directory or on PYTHONPATH?'
+    ) from error
   finally:
     logging.disable(logging.NOTSET)
   return gin.config_str(max_line_length=100)
@@ -111,14 +144,18 @@ def _find(name: str, *, beside: pathlib.Path | None) -> pathlib.Path:
   return found
 
 
+def _located(text: str, folder: pathlib.Path) -> str:
+  """Returns a gin text with what it includes replaced by what was found."""
+  return _INCLUDE.sub(
+    lambda match: f'{match[1]}{_SCHEME}{_find(match[2], beside=folder)}{match[3]}', text
+  )
+
+
 class _GinFile(io.StringIO):
   """A gin file whose includes name what they were found to be; `name` is for gin's messages."""
 
   def __init__(self, path: pathlib.Path):
-    def locate(match: re.Match) -> str:
-      return f'{match[1]}{_SCHEME}{_find(match[2], beside=path.parent)}{match[3]}'
-
-    super().__init__(_INCLUDE.sub(locate, path.read_text()))
+    super().__init__(_located(path.read_text(), path.parent))
     self.name = str(path)
 
 

@@ -18,6 +18,8 @@ from pearl_tf.environments import registry
 from pearl_tf.evaluation import meta_test
 from pearl_tf.experiment import bound, config, numerics, run_folder, tasks
 
+MAX_SEED = 2**31 - 1
+
 
 @gin.configurable(allowlist=['method'])
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,8 @@ def of_run(folder: run_folder.RunFolder) -> Experiment:
 
 def _resolve(text: str, seed: int) -> Experiment:
   """Reads the configuration in force, whose text is `text`."""
+  if not 0 <= seed <= MAX_SEED:
+    raise config.ConfigError(f'the seed must be in [0, {MAX_SEED}], got {seed}')
   resolver = bound.Resolver()
   with config.as_config_error():
     make = resolver.bind(registry.make)

@@ -19,7 +19,7 @@ class TaskSplit(NamedTuple):
   test: list[types.Task]
 
 
-@gin.configurable
+@gin.configurable(denylist=['environment', 'default_seed'])
 def sample_task_split(
   environment: gymnasium.Env,
   *,
@@ -57,6 +57,8 @@ def sample_task_split(
       f'sample_task_split.num_test must be positive, or None to test on the training tasks, '
       f'got {num_test}'
     )
+  if seed is not None and not 0 <= seed < 2**32:
+    raise ValueError(f'sample_task_split.seed must be None or in [0, {2**32 - 1}], got {seed}')
   seed = default_seed if seed is None else seed
   own_split = meta_env.attribute(environment, 'sample_task_split', None)
   if own_split is None or num_test is None:

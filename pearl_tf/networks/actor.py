@@ -50,6 +50,7 @@ class LatentActor(network.Network):
       name: name of the network.
     """
     super().__init__(input_tensor_spec=input_tensor_spec, state_spec=(), name=name)
+    layers.check_widths(self, hidden_units=hidden_units)
     self._mlp = layers.Mlp(hidden_units, 2 * action_size, output_limit=1e-3, seed=seed, name='mlp')
 
   def call(self, inputs, step_type=(), network_state=(), training=False):

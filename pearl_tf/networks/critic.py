@@ -33,6 +33,7 @@ class LatentCritic(network.Network):
       name: name of the network.
     """
     super().__init__(input_tensor_spec=input_tensor_spec, state_spec=(), name=name)
+    layers.check_widths(self, hidden_units=hidden_units)
     self._mlp = layers.Mlp(hidden_units, 1, seed=seed, name='mlp')
 
   def call(self, inputs, step_type=(), network_state=(), training=False):
@@ -62,6 +63,7 @@ class LatentValue(network.Network):
       name: name of the network.
     """
     super().__init__(input_tensor_spec=input_tensor_spec, state_spec=(), name=name)
+    layers.check_widths(self, hidden_units=hidden_units)
     self._mlp = layers.Mlp(hidden_units, 1, seed=seed, name='mlp')
 
   def call(self, inputs, step_type=(), network_state=(), training=False):

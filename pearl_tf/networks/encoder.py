@@ -73,7 +73,7 @@ class ContextEncoder(network.Network, abc.ABC):
     name: str,
   ):
     if latent_size < 1:
-      raise ValueError(f'latent_size must be positive, got {latent_size}')
+      raise ValueError(f'{type(self).__name__}.latent_size must be positive, got {latent_size}')
     super().__init__(input_tensor_spec=input_tensor_spec, state_spec=(), name=name)
     self.latent_size = latent_size
     self.use_next_observation = use_next_observation
@@ -154,6 +154,7 @@ class GaussianEncoder(ContextEncoder):
       use_next_observation=use_next_observation,
       name=name,
     )
+    layers.check_widths(self, hidden_units=hidden_units)
     self._mlp = layers.Mlp(hidden_units, 2 * latent_size, seed=seed, name='mlp')
 
   @property
@@ -199,6 +200,7 @@ class DeterministicEncoder(ContextEncoder):
       use_next_observation=use_next_observation,
       name=name,
     )
+    layers.check_widths(self, hidden_units=hidden_units)
     self._mlp = layers.Mlp(hidden_units, latent_size, seed=seed, name='mlp')
 
   @property

@@ -91,6 +91,23 @@ def output(units: int, limit: float, seed: int, name: str) -> Dense:
   )
 
 
+def check_widths(network: tf.keras.layers.Layer, **widths: Sequence[int]) -> None:
+  """Checks the widths of a network's hidden layers.
+
+  Args:
+    network: names the parameter in the message.
+    **widths: by parameter.
+
+  Raises:
+    ValueError: if one is not positive or there is no layer.
+  """
+  for name, units in widths.items():
+    if not units or min(units) < 1:
+      raise ValueError(
+        f'{type(network).__name__}.{name} must be positive and at least one, got {tuple(units)}'
+      )
+
+
 class Mlp(tf.keras.layers.Layer):
   """ReLU hidden layers and one linear output layer."""
 
@@ -106,21 +123,14 @@ class Mlp(tf.keras.layers.Layer):
     """Builds the layers.
 
     Args:
-      hidden_units: widths of the hidden layers; at least one, each positive.
+      hidden_units: widths of the hidden layers, see `check_widths`.
       output_units: width of the linear output layer.
       output_limit: the output layer starts from U(+-output_limit).
       seed: seed of the initial weights; each layer gets its own stream.
       name: name of the layer stack.
 
-    Raises:
-      ValueError: if a width is not positive or there is no hidden layer.
     """
     super().__init__(name=name)
-    if not hidden_units or min(hidden_units) < 1 or output_units < 1:
-      raise ValueError(
-        f'{name}: layer widths must be positive and there must be at least one hidden layer, '
-        f'got hidden_units={list(hidden_units)}, output_units={output_units}'
-      )
     self.hidden_layers = [
       hidden(units, seed=seed + 10 * i, name=f'hidden_{i}') for i, units in enumerate(hidden_units)
     ]

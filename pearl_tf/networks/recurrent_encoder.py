@@ -62,14 +62,11 @@ class RecurrentEncoder(encoder.ContextEncoder):
       use_next_observation=use_next_observation,
       name=name,
     )
-    if not hidden_units or min(*hidden_units, recurrent_units) < 1:
-      raise ValueError(
-        f'{name}: layer widths must be positive and there must be at least one hidden layer, got '
-        f'hidden_units={list(hidden_units)}, recurrent_units={recurrent_units}'
-      )
+    layers.check_widths(self, hidden_units=hidden_units, recurrent_units=[recurrent_units])
     if backpropagation_steps is not None and backpropagation_steps < 1:
       raise ValueError(
-        f'backpropagation_steps must be positive or None, got {backpropagation_steps}'
+        f'{type(self).__name__}.backpropagation_steps must be positive or None, got '
+        f'{backpropagation_steps}'
       )
     self._backpropagation_steps = backpropagation_steps
     self._embedding_layers = [

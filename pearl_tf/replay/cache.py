@@ -61,7 +61,7 @@ class ReplayCache(tf.Module):
     }
     for key, number in numbers.items():
       if not 1 <= number <= _MAX_INT32 // 2:
-        raise ValueError(f'{key} must be in [1, {_MAX_INT32 // 2}], got {number}.')
+        raise ValueError(f'ReplayCache.{key} must be in [1, {_MAX_INT32 // 2}], got {number}.')
     self._layout = layout
     self._num_tasks = num_tasks
     self._capacity = capacity
@@ -362,7 +362,7 @@ class CacheSampler:
     }
     for key, size in self._sizes.items():
       if size < 1:
-        raise ValueError(f'{key} must be positive, got {size}.')
+        raise ValueError(f'ReplayCache.{key} must be positive, got {size}.')
     rule.check_sizes(context_size=context_size, batch_size=batch_size)
     self._rule = rule
     self._cache = cache

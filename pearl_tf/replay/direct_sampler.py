@@ -65,7 +65,7 @@ class DirectSampler:
     }
     for name, number in numbers.items():
       if number <= 0:
-        raise ValueError(f'{name} must be positive, got {number}.')
+        raise ValueError(f'DirectSampler.{name} must be positive, got {number}.')
     self._server_address = server_address
     self._client = reverb.Client(server_address)
     self._layout = layout

@@ -85,7 +85,7 @@ def make_tables(
   }
   for name, number in numbers.items():
     if number < 1:
-      raise ValueError(f'{name} must be positive, got {number}.')
+      raise ValueError(f'make_tables.{name} must be positive, got {number}.')
 
   def by_length(name: str, max_size: int) -> reverb.Table:
     return reverb.Table(

@@ -6,6 +6,7 @@ from absl.testing import absltest, parameterized
 
 from pearl_tf.experiment import config, local_loop
 from pearl_tf.experiment import experiment as experiment_lib
+from pearl_tf.networks import encoder
 from pearl_tf.testing import small_run, test_case
 
 
@@ -120,8 +121,8 @@ class StartUpTest(test_case.TestCase):
     ('sample_task_split.num_train = 0', 'num_train must be positive, got 0'),
     ('sample_task_split.num_test = -1', 'num_test must be positive, or None.*got -1'),
     ('Training.batch_size = -5', 'Training.batch_size must be a positive integer, got -5'),
-    ('Training.meta_batch_size = 2.5', r'meta_batch_size must be a positive integer, got 2\.5'),
-    ("Training.num_iterations = 'ten'", "must be a positive integer, got 'ten'"),
+    ('Training.meta_batch_size = 2.5', r'meta_batch_size must be an integer, got 2\.5'),
+    ("Training.num_iterations = 'ten'", "must be an integer, got 'ten'"),
     ("Training.sampler = 'magic'", r"must be one of \('cache', 'direct'\), got 'magic'"),
     ('CollectSchedule.prior_steps = -1', 'prior_steps must be an integer of at least 0, got -1'),
     (
@@ -132,7 +133,10 @@ class StartUpTest(test_case.TestCase):
     ('PearlAgent.kl_weight = -1.0', r'kl_weight must be at least 0\.0, got -1\.0'),
     ('PearlAgent.gamma = 1.5', r'gamma must be in \[0\.0, 1\.0\], got 1\.5'),
     ('GaussianEncoder.latent_size = 0', 'latent_size must be positive, got 0'),
-    ('LatentCritic.hidden_units = ()', 'layer widths must be positive.*got hidden_units='),
+    (
+      'LatentCritic.hidden_units = ()',
+      r'LatentCritic.hidden_units must be positive and at least one, got \(\)',
+    ),
     ("PearlAgent.compute_type = 'float8'", "'bfloat16' or 'auto', got 'float8'"),
     ('make_tables.max_replay_episodes = 0', 'max_replay_episodes must be positive, got 0'),
     # Known names that nothing here reads.
@@ -149,6 +153,32 @@ class StartUpTest(test_case.TestCase):
       )
     self.assertNotIn('0x', str(caught.exception))  # No addresses of Python objects.
     self.assertFalse(root.exists())
+
+  @parameterized.parameters(AttributeError, ValueError, TypeError)
+  def test_an_authors_own_bug_keeps_its_traceback(self, error):
+    @gin.configurable(f'Broken{error.__name__}')
+    class Broken(encoder.GaussianEncoder):
+      def __init__(self, spec, **more):
+        super().__init__(spec, **more)
+        raise error('of an author')
+
+    del Broken
+    binding = f'PearlAgent.encoder_class = @Broken{error.__name__}'
+    with self.assertRaisesRegex(error, 'of an author') as caught:
+      local_loop.train(self.temp_dir(), gin_files=[small_run.GIN_FILE], gin_bindings=[binding])
+    self.assertNotIsInstance(caught.exception, config.ConfigError)
+
+  def test_a_module_that_is_not_there_is_named(self):
+    with self.assertRaisesRegex(config.ConfigError, "(?s)No module named 'my_networks'.*Is its"):
+      config.load([], ['import my_networks'])
+
+  def test_a_bracket_that_is_not_closed_is_named(self):
+    with self.assertRaisesRegex(config.ConfigError, 'cannot be parsed'):
+      config.load([], ['GaussianEncoder.hidden_units = (3,'])
+
+  def test_a_seed_out_of_range_is_named(self):
+    with self.assertRaisesRegex(config.ConfigError, r'seed must be in \[0, 2147483647\], got 2'):
+      experiment_lib.load([small_run.GIN_FILE], seed=2**31)
 
   def test_a_required_number_is_asked_for(self):
     root = self.temp_dir() / 'run'

@@ -244,7 +244,7 @@ class EncoderTest(test_case.TestCase):
   def test_refuses_impossible_sizes(self, cls):
     with self.assertRaisesRegex(ValueError, 'latent_size.*got 0'):
       encoder_of(cls, latent_size=0)
-    with self.assertRaisesRegex(ValueError, r'hidden_units=\[5, -2\]'):
+    with self.assertRaisesRegex(ValueError, r'hidden_units must.*\(5, -2\)'):
       encoder_of(cls, hidden_units=(5, -2))
 
 

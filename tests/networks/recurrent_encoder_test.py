@@ -248,11 +248,11 @@ class RecurrentEncoderTest(test_case.TestCase):
     for name in ('backpropagation_steps', 'latent_size'):
       with self.assertRaisesRegex(ValueError, f'{name}.*got 0'):
         encoder_of(**{name: 0})
-    with self.assertRaisesRegex(ValueError, 'recurrent_units=0'):
+    with self.assertRaisesRegex(ValueError, r'recurrent_units must.*\(0,\)'):
       encoder_of(recurrent_units=0)
-    with self.assertRaisesRegex(ValueError, r'hidden_units=\[3, 0\]'):
+    with self.assertRaisesRegex(ValueError, r'hidden_units must.*\(3, 0\)'):
       encoder_of(hidden_units=(3, 0))
-    with self.assertRaisesRegex(ValueError, r'hidden_units=\[\]'):
+    with self.assertRaisesRegex(ValueError, r'hidden_units must.*\(\)'):
       encoder_of(hidden_units=())
 
 

@@ -138,10 +138,18 @@ class PearlAgent(tf_agent.TFAgent):
     )
     self._entropy_weight = entropy_weight_class(domain.action_size)
     self._inference_optimizer = optimizers.adam(
-      encoder_learning_rate, self._encoder.trainable_variables
+      encoder_learning_rate,
+      self._encoder.trainable_variables,
+      name='PearlAgent.encoder_learning_rate',
     )
-    self._critic_optimizer = optimizers.adam(critic_learning_rate, self._critic_variables)
-    self._actor_optimizer = optimizers.adam(actor_learning_rate, self._actor.trainable_variables)
+    self._critic_optimizer = optimizers.adam(
+      critic_learning_rate, self._critic_variables, name='PearlAgent.critic_learning_rate'
+    )
+    self._actor_optimizer = optimizers.adam(
+      actor_learning_rate,
+      self._actor.trainable_variables,
+      name='PearlAgent.actor_learning_rate',
+    )
 
     def make_policy(deterministic: bool) -> latent_policy.LatentPolicy:
       return latent_policy.LatentPolicy(

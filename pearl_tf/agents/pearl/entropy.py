@@ -68,7 +68,9 @@ class AutomaticEntropyWeight(tf.Module):
       )
     self._target_entropy = -float(action_size) if target_entropy is None else target_entropy
     self._log_weight = tf.Variable(tf.math.log(initial_weight), name='log_entropy_weight')
-    self._optimizer = optimizers.adam(learning_rate, [self._log_weight])
+    self._optimizer = optimizers.adam(
+      learning_rate, [self._log_weight], name='AutomaticEntropyWeight.learning_rate'
+    )
 
   def value(self) -> tf.Tensor:
     """Returns the current weight, a scalar without gradient."""

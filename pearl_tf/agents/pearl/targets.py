@@ -84,7 +84,9 @@ class ValueTarget(Target):
     self._value = value_class((domain.observation, latent_spec), seed=seed)
     self._value.create_variables()
     self._target = _frozen_copy(self._value, 'TargetValue')
-    self._optimizer = optimizers.adam(learning_rate, self._value.trainable_variables)
+    self._optimizer = optimizers.adam(
+      learning_rate, self._value.trainable_variables, name='ValueTarget.learning_rate'
+    )
     self._rate = target_update_rate
 
   def next_value(self, next_observation, latent, *, entropy_weight, seed):
