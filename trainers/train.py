@@ -9,6 +9,7 @@ continues an interrupted run from its last checkpoint, whether it ended by Ctrl-
 or a power cut.
 """
 
+import shlex
 import sys
 
 from absl import app, flags
@@ -50,7 +51,21 @@ def main(argv: list[str]) -> None:
     gin_bindings=options.gin_bindings,
     seed=options.seed,
   )
-  sys.exit(0 if finished else interruption.exit_code())
+  if not finished:
+    sys.exit(interruption.exit_code())
+  _print_outcome(options.root_dir)
+
+
+def _print_outcome(root_dir: str) -> None:
+  """Says where the results are, how good they are and what to type next."""
+  from pearl_tf.experiment import metrics
+
+  last = metrics.read(root_dir)[-1]
+  hours, root = last['time/total_hours'], shlex.quote(root_dir)
+  print(f'finished in {hours:.2f} h: return on test tasks {last["test/final_return"]:.1f}')
+  print(f'  all of it is in {root}: metrics.jsonl, tensorboard/, checkpoints/')
+  print(f'  next: python -m trainers.evaluate --root_dir={root}')
+  print(f'        python -m trainers.plot {root}')
 
 
 def run() -> None:

@@ -47,6 +47,9 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
   linearly. An episode ends with discount 0 where the environment terminated, and with discount 1 at
   the time limit or where the environment truncated. Setting a task abandons the episode in
   progress.
+
+  Attributes:
+    total_steps: steps taken since it was made.
   """
 
   def __init__(
@@ -90,6 +93,7 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
     self._action_spec = array_spec.BoundedArraySpec(
       self._action_shape, np.float32, minimum=-1.0, maximum=1.0, name='action'
     )
+    self.total_steps = 0
     self._num_steps = 0
     self._in_episode = False
     self._context_reward = 0.0
@@ -266,6 +270,7 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
     if not self._in_episode:
       return self._reset()
     self._num_steps += 1
+    self.total_steps += 1
     action = self._scaled(action)
     try:
       result = self._env.step(action)

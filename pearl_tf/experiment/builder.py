@@ -94,6 +94,11 @@ class Builder:
       self._environments.append(self._make_environment())
     return self._environments[:number]
 
+  @property
+  def env_steps(self) -> int:
+    """The steps that these environments have taken, for whatever."""
+    return sum(environment.total_steps for environment in self._environments)
+
   @functools.cached_property
   def agent(self) -> agents_builder.Agent:
     """The agent, with fresh variables."""

@@ -5,26 +5,27 @@ else and `update` once per iteration; where the numbers are kept is the matter o
 """
 
 import os
+import pathlib
 import sys
 import time
 from collections.abc import Callable
 from typing import TextIO
 
 from rich import console as rich_console
-from rich import live, panel, progress_bar, table, text
+from rich import live, progress, text
+
+from pearl_tf.experiment import interruption
 
 PHASES = ('collect', 'train', 'evaluate', 'checkpoint')
 _REFRESHES_PER_SECOND = 4
 _MIN_WIDTH = 50
-_MAX_WIDTH = 100
 
 
 class Console:
   """A view of a training run, used as a context manager.
 
-  On a terminal it is a panel that is redrawn in place; when standard output is a file or a pipe, or
-  the terminal is a dumb or very narrow one, it is one line of plain text per iteration without
-  escape codes.
+  On a terminal it is drawn anew in place; when standard output is a file or a pipe, or the terminal
+  is a dumb or very narrow one, it is one line of plain text per iteration without escape codes.
 
   The time left follows from the iterations of *this* process, so it is right after a resume too;
   the first of them, which may include the collection of the initial pool, is left out as soon as
@@ -35,11 +36,11 @@ class Console:
     self,
     *,
     num_iterations: int,
-    total_env_steps: int | None = None,
     start_iteration: int = 0,
     start_gradient_steps: int = 0,
-    best_return: float | None = None,
     title: str = 'PEARL',
+    steps: Callable[[], int] = int,
+    log: pathlib.Path | None = None,
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
   ):
@@ -47,11 +48,12 @@ class Console:
 
     Args:
       num_iterations: Iterations of the whole run, those of former processes included.
-      total_env_steps: Env steps at the end of the run, shown beside the current ones.
       start_iteration: Iterations done by former processes.
       start_gradient_steps: Gradient steps done by former processes.
-      best_return: The best test return so far, of former processes.
-      title: Heading of the panel, for example the domain and the run folder.
+      title: Heading, for example the domain and the run folder.
+      steps: Returns the steps of all kinds taken so far; called from another thread, too.
+      log: File that takes what libraries print to a terminal's standard error while the panel is
+        there, which they would spoil.
       stream: Where to write; standard output by default.
       clock: Returns seconds; replaced in tests.
 
@@ -63,17 +65,17 @@ class Console:
     if start_iteration < 0:
       raise ValueError(f'start_iteration must not be negative, got {start_iteration}')
     self._num_iterations = num_iterations
-    self._total_env_steps = total_env_steps
     self._title = title
+    self._steps, self._steps_before, self._usual_steps = steps, 0, {}
+    self._log, self._stderr = log, None
     self._stream = stream
     self._clock = clock
     self._iteration = start_iteration
     self._env_steps: int | None = None
     self._gradient_steps = start_gradient_steps
     self._gradient_steps_per_second: float | None = None
-    self._test_return: float | None = None
-    self._best_return = best_return
-    self._phase = 'start'
+    self._returns: list[float] = []
+    self._phase, self._notice = 'start', ''
     self._train_seconds = 0.0
     self._live: live.Live | None = None
 
@@ -84,18 +86,40 @@ class Console:
     self._start_iteration = self._iteration
     terminal = rich_console.Console(file=self._stream)
     if _is_interactive(self._stream) and terminal.width >= _MIN_WIDTH:
-      self._live = live.Live(
-        console=terminal,
-        get_renderable=self._panel,
-        refresh_per_second=_REFRESHES_PER_SECOND,
-      )
-      self._live.start(refresh=True)
+      self._make_panel(terminal)
     return self
 
   def __exit__(self, *unused_exception) -> None:
     if self._live is not None:
+      self._notice = ''
       self._live.stop()
       self._live = None
+    if self._stderr is not None:
+      os.dup2(self._stderr, 2)
+      os.close(self._stderr)
+      self._stderr = None
+
+  def _make_panel(self, terminal: rich_console.Console) -> None:
+    if self._log is not None and os.isatty(2):
+      sys.stderr.flush()
+      self._stderr = os.dup(2)
+      log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+      os.dup2(log, 2)
+      os.close(log)
+    self._bars = progress.Progress(
+      progress.TextColumn('{task.description}'),
+      progress.BarColumn(),
+      progress.MofNCompleteColumn(),
+      progress.TimeElapsedColumn(),
+      console=terminal,
+      get_time=self._clock,
+    )
+    self._run_bar = self._bars.add_task('iteration', total=self._num_iterations)
+    self._phase_bar = self._bars.add_task(self._phase, total=None)
+    self._live = live.Live(
+      console=terminal, get_renderable=self._panel, refresh_per_second=_REFRESHES_PER_SECOND
+    )
+    self._live.start(refresh=True)
 
   def phase(self, name: str) -> None:
     """Shows what the run does now.
@@ -107,6 +131,13 @@ class Console:
     now = self._clock()
     if self._phase == 'train':
       self._train_seconds += now - self._phase_time
+    if name != self._phase and self._live is not None:
+      steps = self._steps()
+      self._usual_steps[self._phase] = steps - self._steps_before
+      self._steps_before = steps
+      # How much there is to do is not known, but how much there was the last time.
+      total = self._usual_steps.get(name) or None
+      self._bars.reset(self._phase_bar, description=name, total=total)
     self._phase, self._phase_time = name, now
 
   def update(
@@ -136,9 +167,7 @@ class Console:
     if self._first_update is None:
       self._first_update = (iteration, now)
     if test_return is not None:
-      self._test_return = test_return
-      best = test_return if self._best_return is None else self._best_return
-      self._best_return = max(best, test_return)
+      self._returns.append(test_return)
     if self._live is None:
       self.message(self._plain_line(evaluated=test_return is not None))
 
@@ -153,6 +182,13 @@ class Console:
     else:
       print(message, file=self._stream, flush=True)
 
+  def notice(self, message: str) -> None:
+    """Shows a line from now on; may be called from a handler of signals."""
+    if self._live is not None:
+      self._notice = message  # Shown when the panel is drawn anew, soon.
+    else:
+      interruption.write(message)
+
   def seconds_left(self) -> float | None:
     """Returns the estimated time to the end of the run, or None before an iteration is done."""
     start, start_time = self._start_iteration, self._start_time
@@ -166,60 +202,36 @@ class Console:
     end = self._update_time + seconds_per_iteration * (self._num_iterations - self._iteration)
     return max(0.0, end - self._clock())
 
+  def _parts(self) -> list[str]:
+    env_steps = '-' if self._env_steps is None else f'{self._env_steps:,}'
+    rate = self._gradient_steps_per_second
+    per_second = '- /s' if rate is None else f'{rate:,.0f}/s' if rate >= 10 else f'{rate:.1f}/s'
+    return [f'env steps {env_steps}', f'gradient steps {self._gradient_steps:,} ({per_second})']
+
+  def _return(self) -> str:
+    return f'test return {self._returns[-1]:.1f} (best {max(self._returns):.1f})'
+
   def _plain_line(self, *, evaluated: bool) -> str:
-    parts = [
-      f'iteration {self._iteration}/{self._num_iterations}',
-      f'env steps {self._env_steps_text()}',
-      f'gradient steps {self._gradient_steps:,} ({self._rate_text()})',
-    ]
+    parts = [f'iteration {self._iteration}/{self._num_iterations}', *self._parts()]
     if evaluated:
-      parts.append(f'test return {self._test_return:.1f} (best {self._best_return:.1f})')
+      parts.append(self._return())
     parts.append(f'elapsed {_duration(self._clock() - self._start_time)}')
     parts.append(f'left {_duration(self.seconds_left())}')
     return ' | '.join(parts)
 
-  def _panel(self) -> panel.Panel:
+  def _panel(self) -> rich_console.Group:
     """Draws the panel anew; rich calls it from its refresh thread."""
-    now = self._clock()
-    bar = progress_bar.ProgressBar(total=self._num_iterations, completed=self._iteration)
-    grid = table.Table.grid(padding=(0, 2), expand=True)
-    grid.add_column(style='dim', no_wrap=True)
-    grid.add_column(ratio=1, overflow='fold')
-    grid.add_row('iteration', f'{self._iteration} / {self._num_iterations}')
-    grid.add_row('', bar)
-    grid.add_row('phase', self._phase_text(now))
-    grid.add_row('env steps', self._env_steps_text())
-    grid.add_row('gradient steps', f'{self._gradient_steps:,}  ({self._rate_text()})')
-    grid.add_row('test return', self._return_text())
-    elapsed, left = _duration(now - self._start_time), _duration(self.seconds_left())
-    grid.add_row('time', f'{elapsed} elapsed, {left} left')
-    width = min(_MAX_WIDTH, self._live.console.width) if self._live else _MAX_WIDTH
-    return panel.Panel(grid, title=text.Text(self._title), title_align='left', width=width)
-
-  def _phase_text(self, now: float) -> text.Text:
-    names = PHASES if self._phase in PHASES else (self._phase, *PHASES)
-    line = text.Text()
-    for name in names:
-      active = name == self._phase
-      shown = f'{name} {_duration(now - self._phase_time)}' if active else name
-      line.append(shown, style='bold cyan' if active else 'dim')
-      line.append('  ')
-    return line
-
-  def _return_text(self) -> text.Text:
-    if self._test_return is None:
-      known = '' if self._best_return is None else f', best so far {self._best_return:.1f}'
-      return text.Text(f'none yet{known}', style='dim')
-    line = text.Text(f'{self._test_return:.1f}', style='bold green')
-    return line.append(f'  (best {self._best_return:.1f})', style='default')
-
-  def _env_steps_text(self) -> str:
-    steps = '-' if self._env_steps is None else f'{self._env_steps:,}'
-    return steps if self._total_env_steps is None else f'{steps} / {self._total_env_steps:,}'
-
-  def _rate_text(self) -> str:
-    rate = self._gradient_steps_per_second
-    return '- /s' if rate is None else f'{rate:,.0f}/s' if rate >= 10 else f'{rate:.1f}/s'
+    self._bars.update(self._run_bar, completed=self._iteration)
+    done = self._steps() - self._steps_before
+    bar = self._bars.tasks[self._phase_bar]
+    self._bars.update(self._phase_bar, completed=done, total=bar.total and max(bar.total, done))
+    lines = [text.Text(self._title, style='bold'), self._bars.get_renderable()]
+    lines.append(text.Text(', '.join([*self._parts(), f'{_duration(self.seconds_left())} left'])))
+    if self._returns:
+      lines.append(text.Text(self._return(), style='bold green'))
+    if self._notice:
+      lines.append(text.Text(self._notice, style='bold yellow'))
+    return rich_console.Group(*lines)
 
 
 def _is_interactive(stream: TextIO) -> bool:

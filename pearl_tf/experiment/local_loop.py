@@ -195,14 +195,16 @@ class LocalLoop:
     """
     progress = self._progress
     with (
-      interruption.Interruption() as stop,
       metrics.MetricsWriter(self._folder.root) as writer,
       console.Console(
         num_iterations=self._training.num_iterations,
         start_iteration=progress.iteration,
         start_gradient_steps=self.gradient_steps,
         title=f'{self._builder.method.name} {self._folder.root}',
+        steps=lambda: self._builder.env_steps + self.gradient_steps,
+        log=self._folder.log,
       ) as self._console,
+      interruption.Interruption(self._console.notice) as stop,
     ):
       writer.truncate_after(progress.iteration)
       if progress.has_initial_pool:

@@ -70,6 +70,11 @@ class RunFolder:
     return self.root / 'evaluations'
 
   @property
+  def log(self) -> pathlib.Path:
+    """What libraries printed while a training showed its panel."""
+    return self.root / 'log.txt'
+
+  @property
   def figures(self) -> pathlib.Path:
     """Plots and pictures."""
     return self.root / 'figures'

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 
 import reverb
+from absl import logging
 
 from pearl_tf import proxies
 from pearl_tf.replay import packing
@@ -74,6 +75,12 @@ class ReplayServer:
       self._server = _start(tables, port, self._scratch, checkpoint)
       self._client = reverb.Client(f'localhost:{self._server.port}')
       self._check_answers()
+      logging.log_first_n(
+        logging.WARNING,
+        'the replay server listens at a port of every network interface, without authentication: '
+        'keep other machines away from it (README, "Network")',
+        1,
+      )
       # Writers may have been busy during the checkpoint, so the number is not compared as such.
       if checkpoint is not None and num_items and not self._num_items():
         raise CheckpointError(

@@ -38,5 +38,7 @@ LINE = SMALL + (
 
 
 def without_reverb(stderr: str) -> str:
-  """Returns what a program said but for the log of Reverb's server, which has no level."""
-  return re.sub(r'^\[reverb/.*\n', '', stderr, flags=re.MULTILINE)
+  """Returns what a program said but for what every replay server says."""
+  return re.sub(
+    r'^(\[reverb/|W.* the replay server listens at ).*\n', '', stderr, flags=re.MULTILINE
+  )

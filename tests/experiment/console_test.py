@@ -1,11 +1,13 @@
 import contextlib
 import io
 import os
+import re
+import signal
 from unittest import mock
 
 from absl.testing import absltest, parameterized
 
-from pearl_tf.experiment import console
+from pearl_tf.experiment import console, interruption
 from pearl_tf.testing import test_case
 
 
@@ -52,15 +54,15 @@ class ConsoleTest(test_case.TestCase):
   def test_plain_lines_when_not_on_a_terminal(self):
     stream = io.StringIO()
     self.enterContext(mock.patch.dict(os.environ, {'FORCE_COLOR': '1'}))
-    with self.make(stream, total_env_steps=50_000) as view:
+    with self.make(stream) as view:
       self.run_iterations(view, [1, 2])
       view.message('saved [checkpoint] 2')
     self.assertEqual(
       stream.getvalue().splitlines(),
       [
-        'iteration 1/10 | env steps 5,000 / 50,000 | gradient steps 2,000 (100/s)'
+        'iteration 1/10 | env steps 5,000 | gradient steps 2,000 (100/s)'
         ' | test return -99.0 (best -99.0) | elapsed 0:00:30 | left 0:04:30',
-        'iteration 2/10 | env steps 10,000 / 50,000 | gradient steps 4,000 (100/s)'
+        'iteration 2/10 | env steps 10,000 | gradient steps 4,000 (100/s)'
         ' | elapsed 0:01:00 | left 0:04:00',
         'saved [checkpoint] 2',
       ],
@@ -80,7 +82,7 @@ class ConsoleTest(test_case.TestCase):
   def test_panel_on_a_terminal(self, columns):
     stream = _Terminal()
     self.enterContext(mock.patch.dict(os.environ, {'COLUMNS': columns}))
-    with self.make(stream, total_env_steps=50_000, title='cheetah [vel]') as view:
+    with self.make(stream, title='cheetah [vel]') as view:
       self.run_iterations(view, [1, 2])
       view.message('saved [checkpoint] 2')
       view.phase('checkpoint')
@@ -89,8 +91,8 @@ class ConsoleTest(test_case.TestCase):
     for expected in (
       'cheetah [vel]',
       'saved [checkpoint] 2',
-      '2 / 10',
-      '10,000 / 50,000',
+      ' 2/10',
+      'env steps 10,000',
       '100/s',
       '-99.0',
       '0:04:00 left',
@@ -105,11 +107,51 @@ class ConsoleTest(test_case.TestCase):
       raise RuntimeError('simulator')
     self.assertEndsWith(stream.getvalue(), '\x1b[?25h')
 
-  def test_unknown_phase_is_shown(self):
+  def test_the_panel_moves_within_a_phase(self):
+    stream, steps = _Terminal(), 0
+    with self.make(stream, steps=lambda: steps) as view:
+
+      def shown() -> str:
+        start = len(stream.getvalue())
+        view._live.refresh()
+        return re.sub(r'\x1b\[[^a-zA-Z]*[a-zA-Z]', '', stream.getvalue()[start:])
+
+      view.phase('collect')
+      steps = 300
+      self.assertRegex(shown(), r'collect .* 300/\? ')
+      view.phase('train')
+      steps = 350
+      self.assertRegex(shown(), r'train .* 50/\? ')
+      view.phase('collect')  # Now it is known how long that takes, more or less.
+      steps = 450
+      self.assertRegex(shown(), r'collect .* 100/300 ')
+      steps = 750
+      self.assertRegex(shown(), r'collect .* 400/400 ')
+
+  def test_a_signal_is_answered_within_the_panel(self):
     stream = _Terminal()
-    with self.make(stream) as view:
-      view.phase('initial pool')
-    self.assertIn('initial pool 0:00:00', stream.getvalue())
+    with self.make(stream) as view, interruption.Interruption(view.notice):
+      os.kill(os.getpid(), signal.SIGINT)
+      view._live.refresh()
+      self.assertIn('SIGINT: finishing this phase', stream.getvalue())
+      end = len(stream.getvalue())
+    self.assertNotIn('SIGINT', stream.getvalue()[end:])
+
+  def test_what_libraries_print_does_not_spoil_the_panel(self):
+    terminal, keyboard = os.openpty()
+    log = self.temp_dir() / 'log.txt'
+    stderr = os.dup(2)
+    os.dup2(keyboard, 2)
+    try:
+      with self.make(_Terminal(), log=log):
+        os.write(2, b'within\n')
+      os.write(2, b'after\n')
+    finally:
+      os.dup2(stderr, 2)
+    self.assertEqual(log.read_text(), 'within\n')
+    self.assertEqual(os.read(terminal, 100), b'after\r\n')
+    for descriptor in (terminal, keyboard, stderr):
+      os.close(descriptor)
 
   def test_standard_output_by_default(self):
     stream = io.StringIO()
@@ -145,13 +187,6 @@ class ConsoleTest(test_case.TestCase):
       self.clock.seconds += 40
       view.update(iteration=1, env_steps=1, gradient_steps=100)
     self.assertIn('gradient steps 100 (2.5/s)', stream.getvalue())
-
-  @parameterized.parameters((None, -90.0, -90.0), (-50.0, -90.0, -50.0), (0.0, -1.0, 0.0))
-  def test_best_return_includes_former_processes(self, former, test_return, expected):
-    stream = io.StringIO()
-    with self.make(stream, best_return=former) as view:
-      view.update(iteration=1, env_steps=1, gradient_steps=1, test_return=test_return)
-    self.assertIn(f'test return {test_return} (best {expected})', stream.getvalue())
 
   def test_impossible_numbers_are_refused(self):
     with self.assertRaisesRegex(ValueError, 'num_iterations must be positive, got 0'):

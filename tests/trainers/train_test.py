@@ -118,8 +118,10 @@ class TrainTest(test_case.TestCase):
     own = (*small_run.SMALL, *short, "registry.make.name = 'reach:Reach'")
     result = train(*arguments, bindings=own, folder=folder)
     self.assertEqual(result.returncode, 0, result.stderr)
+    self.assertIn('listens at a port of every network interface', result.stderr)
     self.assertEqual(small_run.without_reverb(result.stderr), '')  # Quiet where nothing is wrong.
     self.assertIn('iteration 1/1', result.stdout)
+    self.assertIn('next: python -m trainers.evaluate --root_dir=run', result.stdout)
     (record,) = metrics.read(folder / 'run')
     self.assertEqual(record['gradient_steps'], 10)
     self.assertIn('test/final_return', record)
