@@ -2,10 +2,10 @@
 
   python -m trainers.plot RUN [RUN ...] [--reference=cheetah-vel] [--output=curve.png]
 
-RUN is a run folder, as trainers.train writes it, or a metrics.jsonl file. Runs with the same label
-are drawn as one curve with their mean and range, so several seeds are compared like this:
+RUN is a run folder, as trainers.train writes it, or a file of metrics. Run folders that differ only
+in the seed are drawn as one curve with their mean and range, and so are runs of the same label:
 
-  python -m trainers.plot runs/vel-0 runs/vel-1 runs/sac-0 --labels=PEARL,PEARL,SAC
+  python -m trainers.plot vel-0.jsonl vel-1.jsonl sac-0.jsonl --labels=PEARL,PEARL,SAC
 """
 
 import pathlib
@@ -31,7 +31,10 @@ def define_flags() -> None:
     'output', None, 'PNG to write. Default: figures/learning_curve.png in the first run folder.'
   )
   flags.DEFINE_list(
-    'labels', None, 'Legend of each run, separated by commas. Default: the name of its folder.'
+    'labels',
+    None,
+    'Legend of each run, separated by commas. Default: the name of its folder or file, the same for '
+    'runs that differ in nothing but the seed.',
   )
   flags.DEFINE_string('metric', _DEFAULT_METRIC, 'The return to draw, a name in metrics.jsonl.')
   flags.DEFINE_string('title', '', 'Heading of the figure.')
@@ -56,7 +59,7 @@ def plot(
     runs: Run folders or metrics files.
     reference: Domain whose published curves are drawn beside them.
     output: The PNG to write; by default within the first run folder.
-    labels: Legend of each run; the names of their folders by default.
+    labels: Legend of each run; see `default_labels`.
     metric: The return to draw.
     title: Heading.
     full_reference: Shows the reference to its end.
@@ -76,7 +79,7 @@ def plot(
   path = files.output_file(
     output or _folder(runs[0]) / 'figures' / 'learning_curve.png', '--output'
   )
-  labels = labels or [_folder(run).name for run in runs]
+  labels = labels or default_labels(runs)
   if len(labels) != len(runs):
     raise ValueError(
       f'there are {len(labels)} labels ({", ".join(labels)}) for {len(runs)} runs; '
@@ -95,6 +98,31 @@ def plot(
     full_reference=full_reference,
   )
   return path
+
+
+def default_labels(runs: Sequence[str]) -> list[str]:
+  """Returns one label for run folders of one configuration, and one for each other run.
+
+  Args:
+    runs: run folders or files of metrics.
+
+  Returns:
+    Names of folders or files, with as much of the path as tells them apart.
+  """
+  paths = [pathlib.Path(run).resolve() for run in runs]
+  paths = [path.parent if path.name == 'metrics.jsonl' else path for path in paths]
+  configurations = [_configuration(path) for path in paths]
+  first = [paths[configurations.index(one)] for one in configurations]
+  length = 1
+  while len({path.parts[-length:] for path in first}) < len(set(first)):
+    length += 1
+  return ['/'.join(path.parts[-length:]).removesuffix('.jsonl') for path in first]
+
+
+def _configuration(path: pathlib.Path) -> str | pathlib.Path:
+  """Returns what a run was configured by, or its own path where that is not known."""
+  config = path / 'config.gin'
+  return config.read_text() if config.is_file() else path
 
 
 def main(argv: Sequence[str]) -> None:

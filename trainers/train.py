@@ -4,9 +4,9 @@ r"""Meta-trains PEARL on a family of tasks.
     --gin_file=trainers/configs/cheetah_vel.gin --seed=0
 
 The run folder (--root_dir) then holds the resolved configuration (config.gin), the tasks
-(tasks.json), metrics (metrics.jsonl and tensorboard/), checkpoints and figures. The same command
-continues an interrupted run from its last checkpoint, whether it ended by Ctrl-C, SIGTERM, kill -9
-or a power cut.
+(tasks.json), metrics (metrics.jsonl and tensorboard/) and checkpoints. The same command continues
+an interrupted run from its last checkpoint, whether it ended by Ctrl-C, SIGTERM, kill -9 or a power
+cut.
 """
 
 import shlex

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
   from pearl_tf.evaluation import meta_test
 
 _STEPS_LABEL = 'env steps (training transitions collected)'
-_HOURS_LABEL = 'wall clock [hours]'
+# Units of the time axis, the largest first, with their length in hours.
+_TIME_UNITS = {'hours': 1.0, 'minutes': 1 / 60, 'seconds': 1 / 3600}
+_LABEL_POINTS = 11
 # How far a longer reference is shown past the end of the runs, as a multiple of their extent.
 _REFERENCE_EXTENT = 1.35
 
@@ -92,18 +94,18 @@ def learning_curve(
   references = reference_curves.load(reference) if reference else []
   figure = plot_style.new_figure(11, 4.6, title=title)
   steps_axes, hours_axes = figure.subplots(1, 2, sharey=True)
-  for axes, field, x_label in (
-    (steps_axes, 'env_steps', _STEPS_LABEL),
-    (hours_axes, 'hours', _HOURS_LABEL),
-  ):
+  for axes, field in ((steps_axes, 'env_steps'), (hours_axes, 'hours')):
     plot_style.decorate(axes)
-    axes.set_xlabel(x_label, color=plot_style.INK)
     _draw_references(axes, references, field)
     _draw_runs(axes, runs, field)
     _limit_x(axes, runs, references, field, full_reference=full_reference)
+  steps_axes.set_xlabel(_STEPS_LABEL, color=plot_style.INK)
+  _name_time_axis(hours_axes)
   steps_axes.set_ylabel(y_label, color=plot_style.INK)
   steps_axes.xaxis.set_major_formatter(plot_style.format_count)
   _limit_y((steps_axes, hours_axes))
+  for axes in (steps_axes, hours_axes):
+    _spread_labels(axes)
   if not any(np.isfinite(run.hours).any() for run in runs):
     hours_axes.set_title('the runs do not say how long they took', fontsize=10)
   figure.legend(
@@ -162,7 +164,7 @@ def returns_by_trajectory(
   axes.set_xlabel('trajectory in the task', color=plot_style.INK)
   axes.set_ylabel(f'return (mean, {confidence:.0%} interval over tasks)', color=plot_style.INK)
   axes.margins(y=0.12)
-  figure.legend(loc='outside lower center', ncols=3, frameon=False)
+  figure.legend(loc='outside lower center', ncols=2, frameon=False)
   plot_style.save(figure, output)
   return figure
 
@@ -206,6 +208,42 @@ def _draw_runs(axes: mpl_axes.Axes, runs: Sequence[reference_curves.Curve], fiel
       color=color,
       path_effects=plot_style.outline(),
     )
+
+
+def _spread_labels(axes: mpl_axes.Axes) -> None:
+  """Moves the numbers at the ends of curves apart where one would cover another."""
+  height = axes.get_window_extent().height * 72 / axes.get_figure().dpi
+  lower, upper = axes.get_ylim()
+  labels = sorted(axes.texts, key=lambda text: text.xy[1])
+  wanted = [(label.xy[1] - lower) / (upper - lower) * height for label in labels]
+  places, lowest = [], -np.inf
+  for place in wanted:
+    lowest = max(place, lowest + _LABEL_POINTS)
+    places.append(lowest)
+  highest = height
+  for index in reversed(range(len(labels))):
+    places[index] = min(places[index], highest)
+    highest = places[index] - _LABEL_POINTS
+    labels[index].xyann = (labels[index].xyann[0], places[index] - wanted[index])
+
+
+def _name_time_axis(axes: mpl_axes.Axes) -> None:
+  """Shows seconds, minutes or hours, the largest unit of which there are at least two."""
+  from matplotlib import ticker
+
+  extent = axes.get_xlim()[1]
+  unit = next((u for u, size in _TIME_UNITS.items() if extent >= 2 * size), 'seconds')
+  size = _TIME_UNITS[unit]
+  axes.xaxis.set_major_locator(ticker.FixedLocator(_ticks(axes.get_xlim(), size)))
+  axes.xaxis.set_major_formatter(lambda hours, unused: f'{hours / size:.4g}')
+  axes.set_xlabel(f'wall clock [{unit}]', color=plot_style.INK)
+
+
+def _ticks(limits: tuple[float, float], size: float) -> np.ndarray:
+  from matplotlib import ticker
+
+  values = ticker.MaxNLocator(8).tick_values(limits[0] / size, limits[1] / size) * size
+  return values[(values >= limits[0]) & (values <= limits[1])]
 
 
 def _on_common_grid(group) -> tuple[np.ndarray, np.ndarray]:
@@ -273,23 +311,14 @@ def _draw_level(axes: mpl_axes.Axes, value: float | None, label: str, *, color: 
 
 
 def _shade_exploration(axes: mpl_axes.Axes, results: Mapping[str, Any]) -> None:
-  """Marks the trajectories at the start that act on a latent drawn from the prior."""
+  """Marks the trajectories at the start of which all act on a latent drawn from the prior."""
   trajectories = [one for result in results.values() for one in result.trajectories]
   adapted = [one.index for one in trajectories if one.adapted]
   num_prior = min(adapted) if adapted else 0
   if num_prior:
-    axes.axvspan(0.5, num_prior + 0.5, color='#F1F1F1', zorder=0, linewidth=0)
+    label = 'exploring: latent from the prior'
+    axes.axvspan(0.5, num_prior + 0.5, color='#EFEFEF', zorder=0, linewidth=0, label=label)
     axes.set_xlim(left=0.5)
-    axes.text(
-      0.5 + num_prior / 2,
-      0.985,
-      'exploring\n(latent from the prior)',
-      transform=axes.get_xaxis_transform(),
-      ha='center',
-      va='top',
-      fontsize=8,
-      color='#777777',
-    )
 
 
 def _count(label: str, group: Sequence[Any]) -> str:

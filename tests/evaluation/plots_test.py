@@ -1,3 +1,4 @@
+import itertools
 import sys
 
 import numpy as np
@@ -102,6 +103,25 @@ class LearningCurveTest(test_case.TestCase):
       self.assertFalse(box.overlaps(axes.get_tightbbox()))
     self.assertTrue(figure.bbox.contains(box.x0, box.y0))
     self.assertTrue(figure.bbox.contains(box.x1, box.y1))
+
+  def test_numbers_at_the_ends_do_not_cover_each_other(self):
+    runs = [_curve(f'run {k}', scale=1 + 0.002 * k) for k in range(5)]
+    figure = plots.learning_curve(runs)
+    figure.canvas.draw()
+    for axes in figure.axes:
+      boxes = sorted((text.get_window_extent() for text in axes.texts), key=lambda box: box.y0)
+      self.assertLen(boxes, 5)
+      for below, above in itertools.pairwise(boxes):
+        self.assertGreater(above.y0 + 0.25 * above.height, below.y1 - 0.25 * below.height)
+      self.assertLess(boxes[-1].y1, axes.get_window_extent().y1 + boxes[-1].height)
+
+  @parameterized.parameters((2.5, 'hours'), (1.5, 'minutes'), (0.02, 'seconds'))
+  def test_time_is_told_in_what_fits(self, hours, unit):
+    run = _curve()
+    run = run._replace(hours=run.hours / run.hours.max() * hours)
+    axes = plots.learning_curve([run]).axes[1]
+    self.assertEqual(axes.get_xlabel(), f'wall clock [{unit}]')
+    self.assertGreater(float(axes.get_xticklabels()[-1].get_text()), 1.5)
 
   def test_run_without_clock_is_drawn_against_steps_only(self):
     steps_axes, hours_axes = plots.learning_curve([_curve(hours=False)]).axes

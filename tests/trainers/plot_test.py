@@ -32,6 +32,19 @@ class PlotTest(test_case.TestCase):
     with Image.open(output) as image:
       self.assertEqual(image.format, 'PNG')
 
+  def test_default_labels_merge_seeds_and_nothing_else(self):
+    folder = self.temp_dir()
+    for name, text in (('vel-0', 'a = 1'), ('vel-1', 'a = 1'), ('sac', 'a = 2')):
+      (folder / name).mkdir()
+      (folder / name / 'config.gin').write_text(text)
+    runs = [str(folder / name) for name in ('vel-0', 'vel-1', 'sac')]
+    self.assertEqual(plot.default_labels(runs), ['vel-0', 'vel-0', 'sac'])
+    files = [f'{folder}/{name}.jsonl' for name in ('a', 'b')]
+    self.assertEqual(plot.default_labels(files), ['a', 'b'])
+    files = [f'{folder}/{name}/metrics.jsonl' for name in ('x/run', 'y/run')]
+    self.assertEqual(plot.default_labels(files), ['x/run', 'y/run'])
+    self.assertEqual(plot.default_labels(files[:1] * 2), ['run', 'run'])
+
   def test_metrics_file_alone_is_a_run(self):
     run = _make_run(self.temp_dir() / 'run')
     plot.plot([f'{run}/metrics.jsonl'])
