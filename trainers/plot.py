@@ -33,8 +33,8 @@ def define_flags() -> None:
   flags.DEFINE_list(
     'labels',
     None,
-    'Legend of each run, separated by commas. Default: the name of its folder or file, the same for '
-    'runs that differ in nothing but the seed.',
+    'Legend of each run, separated by commas. Default: the name of its folder or file, the same '
+    'for runs that differ in nothing but the seed.',
   )
   flags.DEFINE_string('metric', _DEFAULT_METRIC, 'The return to draw, a name in metrics.jsonl.')
   flags.DEFINE_string('title', '', 'Heading of the figure.')
