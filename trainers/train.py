@@ -21,7 +21,9 @@ def define_flags() -> None:
   """Defines the options; not on import, so that tests may import several programs at once."""
   flags.DEFINE_string('root_dir', None, 'Run folder; made if it does not exist.', required=True)
   flags.DEFINE_multi_string(
-    'gin_file', [], 'Configuration, for example trainers/configs/cheetah_vel.gin. Repeatable.'
+    'gin_file',
+    [],
+    'Configuration, a path, or the name of a shipped file such as cheetah_vel.gin. Repeatable.',
   )
   flags.DEFINE_multi_string(
     'gin_bindings', [], "One more binding, for example 'Training.num_iterations = 10'. Repeatable."
@@ -41,7 +43,7 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments {argv[1:]}; every option starts with --')
   if not options.gin_file:
-    raise app.UsageError('--gin_file is missing, for example trainers/configs/cheetah_vel.gin')
+    raise app.UsageError('--gin_file is missing, for example --gin_file=cheetah_vel.gin')
   # Not above: --help and wrong flags are answered at once, without loading TensorFlow.
   from pearl_tf.experiment import interruption, local_loop
 

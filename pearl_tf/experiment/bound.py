@@ -40,18 +40,37 @@ class Resolver:
     self._read: set[tuple[str, str]] = set()
 
   def bind(self, target: Callable[..., Any]) -> Bound:
-    """Returns a configurable with its arguments as they are bound now.
+    """Returns a class or function with its arguments as they are bound now.
+
+    A class takes what is bound of those that it derives from, too, as far as its constructor passes
+    arguments on.
 
     Args:
-      target: a class or function; what gin does not know is taken as it is.
+      target: what is bound; gin need not know it.
 
     Raises:
       ConfigError: if an argument that has to be bound is not, or is of a wrong type.
     """
-    known = _configurable(target)
-    return Bound(target, {}) if known is None else self._bind(known)
+    return self._bind(target, _configurable(target))
 
-  def _bind(self, known: gin.config.Configurable) -> Bound:
+  def _bind(self, target: Callable[..., Any], known: gin.config.Configurable | None) -> Bound:
+    if not inspect.isclass(target):
+      return Bound(target, {} if known is None else self._arguments(known))
+    arguments = {}
+    for base in reversed(target.__mro__):
+      registered = known if base is target else _configurable(base)
+      if registered is not None:
+        arguments |= self._arguments(registered)
+      elif '__init__' in base.__dict__:  # Its own defaults come before those of its bases.
+        for name in inspect.signature(base.__init__).parameters:
+          arguments.pop(name, None)
+    parameters = inspect.signature(target).parameters
+    if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
+      arguments = {name: value for name, value in arguments.items() if name in parameters}
+    return Bound(target, arguments)
+
+  def _arguments(self, known: gin.config.Configurable) -> dict[str, Any]:
+    """Returns the arguments that gin gives a configurable, defaults included."""
     scopes = gin.current_scope()
     self._read |= {('/'.join(scopes[:i]), known.selector) for i in range(len(scopes) + 1)}
     arguments = _defaults(known) | gin.get_bindings(known.selector, resolve_references=False)
@@ -61,25 +80,7 @@ class Resolver:
     if missing:
       names = ', '.join(f'{known.name}.{name}' for name in missing)
       raise config.ConfigError(f'the configuration has to bind {names}')
-    return Bound(known.wrapped, arguments)
-
-  def constructor_arguments(self, found: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what gin says of a class and of those it derives from, which nobody calls by name.
-
-    Args:
-      found: the class, or a function, which derives from nothing.
-      given: arguments that come before those of gin.
-
-    Returns:
-      Arguments that `found` takes.
-    """
-    arguments = {}
-    for base in reversed(found.__mro__) if inspect.isclass(found) else [found]:
-      arguments |= self.bind(base).arguments
-    parameters = inspect.signature(found).parameters
-    if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
-      arguments = {name: value for name, value in arguments.items() if name in parameters}
-    return arguments | dict(given)
+    return arguments
 
   def check_all_read(
     self, unread: Iterable[tuple[Callable[..., Any], Sequence[str] | None]] = ()
@@ -113,7 +114,7 @@ class Resolver:
       with gin.config_scope(value.scopes):
         if value.configurable.module == 'gin' and value.configurable.name != 'macro':
           return copy.deepcopy(value)  # A constant or a singleton, gin's own.
-        bound = self._bind(value.configurable)
+        bound = self._bind(value.configurable.wrapped, value.configurable)
         return bound() if value.evaluate else bound
     if isinstance(value, list | tuple) and not hasattr(value, '_fields'):
       return type(value)(self._resolved(item) for item in value)

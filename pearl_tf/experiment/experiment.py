@@ -87,7 +87,7 @@ def _resolve(text: str, seed: int) -> Experiment:
     arguments = dict(make.arguments)
     name = arguments.pop('name')
     found, registered = registry.constructor(name)
-    arguments = resolver.constructor_arguments(found, registered | arguments)
+    arguments = resolver.bind(found).arguments | registered | arguments
     method = resolver.bind(Experiment).arguments['method']()
     sizes = resolver.bind(training.Training)()
     experiment = Experiment(

@@ -169,8 +169,8 @@ class StartUpTest(test_case.TestCase):
     self.assertNotIsInstance(caught.exception, config.ConfigError)
 
   def test_a_module_that_is_not_there_is_named(self):
-    with self.assertRaisesRegex(config.ConfigError, "(?s)No module named 'my_networks'.*Is its"):
-      config.load([], ['import my_networks'])
+    with self.assertRaisesRegex(config.ConfigError, "(?s)No module named 'no_networks'.*Is its"):
+      config.load([], ['import no_networks'])
 
   def test_a_bracket_that_is_not_closed_is_named(self):
     with self.assertRaisesRegex(config.ConfigError, 'cannot be parsed'):
