@@ -7,7 +7,6 @@ session of a few trajectories from the same start: the first is acted on the pri
 on the belief from all trajectories before it. Prints the returns side by side.
 """
 
-import pathlib
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
   from pearl_tf.data import types
   from pearl_tf.environments import gymnasium_adapter
-  from serving.client import connection as connection_lib
+  from serving import client
 
 # Keeps the tasks and starts of this program apart from those of a training run with its seed.
 _TASK_STREAM = 7001
@@ -66,7 +65,7 @@ def unseen_tasks(
 
 
 def adapt_to_tasks(
-  connection: 'connection_lib.Connection',
+  connection: 'client.Connection',
   environment: 'gymnasium_adapter.GymnasiumAdapter',
   tasks: Sequence['types.Task'],
   *,
@@ -97,21 +96,15 @@ def adapt_to_tasks(
   result = []
   for number, task in enumerate(tasks):
     start_seed = np.random.SeedSequence([seed, _START_STREAM, number]).generate_state(1)[0]
-    session = client.Session(connection, seed=int(start_seed))
     environment.set_task(task)
     returns = []
-    for _ in range(num_episodes):
-      environment.seed(int(start_seed))
-      returns.append(_run_episode(session, environment))
-      session.adapt()
-    result.append(
-      Adaptation(
-        task,
-        environment.describe_task(task),
-        tuple(returns),
-        session.num_version_changes,
-      )
-    )
+    with client.Session(connection, seed=int(start_seed)) as session:
+      for _ in range(num_episodes):
+        environment.seed(int(start_seed))
+        returns.append(_run_episode(session, environment))
+        session.adapt()
+    description = environment.describe_task(task)
+    result.append(Adaptation(task, description, tuple(returns), session.num_version_changes))
   return result
 
 
@@ -140,22 +133,22 @@ def format_table(results: Sequence[Adaptation], *, title: str) -> 'rich.table.Ta
 
 def _run_episode(session, environment) -> float:
   """Acts to the end of an episode; returns the sum of the context rewards."""
-  total = 0.0
+  total, reward = 0.0, None
   session.begin_episode()
   time_step = environment.reset()
   while not time_step.is_last():
-    observation = time_step.observation
-    action = session.act(observation)
-    time_step = environment.step(action)
-    session.observe(observation, action, environment.context_reward, time_step.observation)
-    total += environment.context_reward
+    action = session.step(time_step.observation, reward)
+    time_step = environment.step(action.value)
+    reward = environment.context_reward
+    total += reward
+  session.end_episode(time_step.observation, reward)
   return total
 
 
 def _check_sizes(connection, environment) -> None:
   from serving import client
 
-  sizes = connection.connect()
+  _, sizes = connection.describe()
   served = (sizes.observation_size, sizes.action_size)
   wanted = (environment.observation_spec().shape[0], environment.action_spec().shape[0])
   if served != wanted:
@@ -209,7 +202,9 @@ def main(argv: list[str]) -> None:
       registry.make(options.env), max_episode_steps=steps
     )
     tasks = unseen_tasks(environment, options.tasks, options.seed)
-    with client.connect(options.server, _client_options(options)) as connection:
+    with client.connect(
+      options.server, _client_options(options), wait_seconds=options.connect_seconds
+    ) as connection:
       results = adapt_to_tasks(
         connection, environment, tasks, num_episodes=options.episodes, seed=options.seed
       )
@@ -224,20 +219,15 @@ def main(argv: list[str]) -> None:
 def _client_options(options: flags.FlagValues):
   from serving import client
 
-  tls = token = None
+  tls = None
   if options.ca_file is not None or options.key_file is not None:
-    tls = client.Tls.from_files(
+    tls = client.Tls(
       ca_file=options.ca_file, key_file=options.key_file, cert_file=options.cert_file
     )
-  if options.token_file is not None:
-    token = pathlib.Path(options.token_file).read_text().strip()
-  deadlines = client.Deadlines(
-    connect=options.connect_seconds,
-    act=_ACT_SECONDS,
-    adapt=_ADAPT_SECONDS,
-    describe=_ADAPT_SECONDS,
+  deadlines = client.Deadlines(act=_ACT_SECONDS, adapt=_ADAPT_SECONDS, begin=_ADAPT_SECONDS)
+  return client.Options(
+    model_name=options.model_name, tls=tls, token_file=options.token_file, deadlines=deadlines
   )
-  return client.Options(model_name=options.model_name, tls=tls, token=token, deadlines=deadlines)
 
 
 def run() -> None:

@@ -70,7 +70,9 @@ def _serve_and_adapt(agent, *, seed: int) -> None:
   settings = options.ServerOptions(
     model_name=_MODEL, model_base_path=str((agent.exports / _MODEL).resolve()), port=0
   )
-  deadlines = client.Deadlines(act=_DEADLINE_SECONDS, adapt=_DEADLINE_SECONDS)
+  deadlines = client.Deadlines(
+    act=_DEADLINE_SECONDS, adapt=_DEADLINE_SECONDS, begin=_DEADLINE_SECONDS
+  )
   _say('starting the server ...')
   with (
     process.running(settings) as server,

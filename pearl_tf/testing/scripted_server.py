@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import (
   get_model_metadata_pb2,
+  get_model_status_pb2,
   predict_pb2,
   prediction_service_pb2_grpc,
 )
@@ -178,6 +179,18 @@ class ScriptedServer(prediction_service_pb2_grpc.PredictionServiceServicer):
     self._lock = threading.Lock()
     self._server = grpc.server(futures.ThreadPoolExecutor(4))
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(self, self._server)
+    status = grpc.unary_unary_rpc_method_handler(
+      self._status,
+      request_deserializer=get_model_status_pb2.GetModelStatusRequest.FromString,
+      response_serializer=get_model_status_pb2.GetModelStatusResponse.SerializeToString,
+    )
+    self._server.add_generic_rpc_handlers(
+      (
+        grpc.method_handlers_generic_handler(
+          'tensorflow.serving.ModelService', {'GetModelStatus': status}
+        ),
+      )
+    )
     if credentials is None:
       port = self._server.add_insecure_port(address)
     else:
@@ -212,9 +225,10 @@ class ScriptedServer(prediction_service_pb2_grpc.PredictionServiceServicer):
       context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
     response = predict_pb2.PredictResponse()
     response.model_spec.version.value = version
-    for name in request.output_filter:
+    if request.output_filter:
+      context.abort(grpc.StatusCode.INTERNAL, 'servers warm up all outputs, not some')
+    for name, array in outputs.items():
       # Typed fields, as TensorFlow Serving answers.
-      array = outputs[name]
       proto = response.outputs[name]
       proto.CopyFrom(tf.make_tensor_proto(array.ravel().tolist(), array.dtype, array.shape))
     return response
@@ -225,6 +239,14 @@ class ScriptedServer(prediction_service_pb2_grpc.PredictionServiceServicer):
     response.model_spec.name = request.model_spec.name
     response.model_spec.version.value = version
     response.metadata['signature_def'].Pack(model.signatures())
+    return response
+
+  def _status(self, request, context):
+    self._receive('GetModelStatus', request, {}, context)
+    response = get_model_status_pb2.GetModelStatusResponse()
+    for version in self.versions:
+      state = get_model_status_pb2.ModelVersionStatus.AVAILABLE
+      response.model_version_status.add(version=version, state=state)
     return response
 
   def _receive(self, signature, request, inputs, context) -> tuple[ToyModel, int]:

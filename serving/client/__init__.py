@@ -1,43 +1,49 @@
-"""The client of a served PEARL agent: what a robot, or a service, needs to adapt over the network.
+"""The client of a PEARL agent: what a robot, or a service, needs to adapt over the network.
 
-It knows signatures only: no training code is imported, and any server with TensorFlow Serving's
-gRPC API and our signatures will do.
+Any server with TensorFlow Serving's gRPC API and our signatures will do. Needs NumPy, gRPC and
+protocol buffers only; `load` alone, which runs an export without a server, needs TensorFlow.
 
     from serving import client
 
-    with client.connect('localhost:8500') as connection:
-      session = client.Session(connection)
-      session.begin_episode()
-      action = session.act(observation)
-      session.observe(observation, action, reward, next_observation)
-      session.adapt()
+    with client.connect('robot-brain:8500') as model, client.Session(model) as session:
+      session.begin_task()
+      for _ in range(num_episodes):
+        session.begin_episode()
+        action = session.step(observation)
+        while not done:
+          ...  # Do action.value; see what it leads to.
+          action = session.step(observation, reward)
+        session.end_episode(observation, reward)
+        session.adapt()
 
-Public: `connect`, `Connection`, `Session`, `Options`, `Deadlines`, `Retries`, `Tls`, `Belief`, the
-modules `errors` and `aio` (the same for asyncio), and, imported where they are needed because they
-need TF-Agents and TFP, the modules `remote_policy` (a TF-Agents policy) and `remote_acting` (for
-our meta-test).
+docs/robot.md tells the rest.
 """
 
-from serving.client import aio, belief, connection, errors, options, session
+from serving.client import beliefs, channel, errors, local, manifest, options, session
 
-Belief = belief.Belief
-Connection = connection.Connection
+Action = session.Action
+Belief = beliefs.Belief
+Connection = channel.Connection
 Deadlines = options.Deadlines
+Manifest = manifest.Manifest
 Options = options.Options
-Retries = options.Retries
 Session = session.Session
 Tls = options.Tls
-connect = connection.connect
+connect = channel.connect
+load = local.load
+read_manifest = manifest.read_manifest
 
 __all__ = [
+  'Action',
   'Belief',
   'Connection',
   'Deadlines',
+  'Manifest',
   'Options',
-  'Retries',
   'Session',
   'Tls',
-  'aio',
   'connect',
   'errors',
+  'load',
+  'read_manifest',
 ]

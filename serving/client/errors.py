@@ -1,30 +1,30 @@
-"""What can go wrong between a client and a server, one exception for each thing a caller can do.
+"""What can go wrong between a client and a model: one exception for each thing a caller can do.
 
-Everything derives from `ClientError`. Whether to retry has been decided before any of these is
-raised: what is left is for the caller.
+Everything derives from `ClientError`. Whether to try again has been decided before any of these is
+raised (`channel`): what is left is for the caller. No message ever contains a token or a key.
 """
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 
 import grpc
 
-BAD_NUMBERS = 3
-FOREIGN_LATENT_TAG = 9
-NUM_TRANSITIONS_OUT_OF_RANGE = 11
-# TensorFlow Serving's text for a version that is not, or no longer, loaded.
-_VERSION_GONE = 'Specific('
-
 
 class ClientError(Exception):
-  """Any failure of the serving client."""
+  """Any failure of the client."""
 
 
 class InvalidInputError(ClientError, ValueError):
   """Data that no model would accept; nothing was sent."""
 
 
+class CredentialsError(ClientError):
+  """A token, key or certificate cannot be read or cannot be sent."""
+
+
 class ModelMismatchError(ClientError, ValueError):
-  """The served model is not PEARL's, or not one for this environment."""
+  """The model is not PEARL's, or not one for this environment."""
 
 
 class CallError(ClientError):
@@ -32,12 +32,12 @@ class CallError(ClientError):
 
   Attributes:
     code: `grpc.StatusCode`.
-    details: the text that came with it.
+    details: what the server or gRPC said.
     call: what was called, for example the signature.
   """
 
-  def __init__(self, code: grpc.StatusCode, details: str, call: str):
-    super().__init__(f'{call}: {code.name}: {details}')
+  def __init__(self, code: grpc.StatusCode, details: str, call: str, advice: str = ''):
+    super().__init__(f'{call}: {code.name}: {details}' + (f' ({advice})' if advice else ''))
     self.code = code
     self.details = details
     self.call = call
@@ -91,37 +91,8 @@ class ContextLostError(ClientError):
   """The model was replaced, and the transitions the belief came from are not here to be encoded."""
 
 
-_BY_STATUS = {
-  BAD_NUMBERS: BadNumbersError,
-  FOREIGN_LATENT_TAG: ForeignLatentError,
-  NUM_TRANSITIONS_OUT_OF_RANGE: LengthError,
-}
+MOVED = (VersionGoneError, ForeignLatentError)
+"""The model that a belief or latent is of has been replaced."""
 
-
-def from_rpc(error: grpc.RpcError, call: str) -> CallError:
-  """Returns the exception for a failed call.
-
-  Args:
-    error: what `grpc` or `grpc.aio` raised.
-    call: what was called.
-  """
-  code, details = error.code(), error.details() or ''
-  if code is grpc.StatusCode.NOT_FOUND and _VERSION_GONE in details:
-    return VersionGoneError(code, details, call)
-  return CallError(code, details, call)
-
-
-def check_status(statuses: Sequence[int], call: str) -> None:
-  """Raises the exception of the first row that was refused.
-
-  Args:
-    statuses: `[B] int32` as answered, 0 where all is well.
-    call: the signature.
-
-  Raises:
-    RowError: of the kind of the first refused row.
-  """
-  refused = [row for row, status in enumerate(statuses) if status]
-  if refused:
-    status = int(statuses[refused[0]])
-    raise _BY_STATUS.get(status, RowError)(status, refused, call)
+BY_STATUS = {3: BadNumbersError, 9: ForeignLatentError, 11: LengthError}
+"""What the `status` of a row means; the numbers are gRPC's codes."""

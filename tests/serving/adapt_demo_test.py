@@ -11,7 +11,7 @@ from pearl_tf.environments import gymnasium_adapter, point_robot
 from pearl_tf.testing import fakes, scripted_server, test_case
 from serving import adapt_demo, client
 
-GENEROUS = client.Deadlines(connect=60.0, act=60.0, adapt=60.0, describe=60.0)
+GENEROUS = client.Deadlines(connect=60.0, act=60.0, adapt=60.0, begin=60.0)
 
 
 class AdaptDemoTest(test_case.TestCase):

@@ -13,12 +13,11 @@ from pearl_tf.export import exporter
 from pearl_tf.policies import latent_policy
 from pearl_tf.testing import exported_model, small_run, test_case
 from serving import client
-from serving.client import adaptation as adaptation_lib
-from serving.client import remote_acting, remote_policy
 from serving.frontend import embedded
 from serving.frontend import options as server_options
+from serving.tf_agents import remote_acting, remote_policy
 
-GENEROUS = client.Deadlines(connect=60.0, act=60.0, adapt=60.0, describe=60.0)
+GENEROUS = client.Deadlines(connect=60.0, act=60.0, adapt=60.0, begin=60.0)
 # Long enough for the latent to matter, not so long that actions stay at their bounds.
 TRAINING = (
   *small_run.SMALL,
@@ -176,12 +175,8 @@ class ServedMetaTestTest(test_case.TestCase):
     connection = self.serve(exported_model.export_small(self.temp_dir()))
     session = client.Session(connection)
     environment = environments(1)[0]
-    adaptation = adaptation_lib.AdaptationObserver(connection)
     policy = remote_policy.RemotePearlPolicy(
-      connection,
-      environment.time_step_spec(),
-      environment.action_spec(),
-      adaptation=adaptation,
+      connection, environment.time_step_spec(), environment.action_spec()
     )
 
     def observe(transition):
@@ -189,18 +184,18 @@ class ServedMetaTestTest(test_case.TestCase):
       if session.latent is None:
         session.begin_episode()
       session.observe(before.observation, step.action, after.reward)
-      session.adapt()  # After each step, where the observer does it once.
+      session.adapt()  # After each step, where the policy does it once.
 
     driver = py_driver.PyDriver(
       environment,
       policy,
       observers=[],
-      transition_observers=[adaptation, observe],
+      transition_observers=[policy.observe, observe],
       max_episodes=1,
       end_episode_on_boundary=False,
     )
-    driver.run(environment.reset(), policy.get_initial_state(batch_size=1))
-    belief = adaptation.beliefs()[0]
+    driver.run(environment.reset())
+    belief = policy.sessions(1)[0].belief
     self.assertEqual((belief.count, session.belief.count), (20, 20))
     self.assertAllClose(belief.eta, session.belief.eta, rtol=1e-4, atol=1e-4)
     self.assertAllClose(belief.variance, session.belief.variance, rtol=1e-4)

@@ -20,7 +20,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from serving.client import connection as connection_lib
+from serving import client
+from serving.client import beliefs, channel
 
 
 class Posterior(NamedTuple):
@@ -40,7 +41,7 @@ class RemoteActing:
     version: that version.
   """
 
-  def __init__(self, connection: connection_lib.Connection, *, deterministic: bool = True):
+  def __init__(self, connection: client.Connection, *, deterministic: bool = True):
     """Asks for the model's version and its prior.
 
     Args:
@@ -48,16 +49,15 @@ class RemoteActing:
       deterministic: act by the mean action (meta-test) instead of sampling.
     """
     self._connection = connection
-    self._model = connection.run(connection.logic.connect())
-    self.version = self._model.version
-    empty = np.zeros([0, self._model.sizes.context_size], np.float32)
-    self._prior = connection.run(self._model.encode([empty]))[0]
+    self.version, self._sizes = connection.describe()
+    empty = np.zeros([0, self._sizes.context_size], np.float32)
+    self._prior = self._encode([empty])[0]
     self._deterministic = deterministic
     self._draw = tf.function(
       _draw_latents,
       input_signature=[
-        tf.TensorSpec([None, self._model.sizes.latent_size], tf.float32),
-        tf.TensorSpec([None, self._model.sizes.latent_size], tf.float32),
+        tf.TensorSpec([None, self._sizes.latent_size], tf.float32),
+        tf.TensorSpec([None, self._sizes.latent_size], tf.float32),
         tf.TensorSpec([2], tf.int32),
       ],
     )
@@ -87,9 +87,13 @@ class RemoteActing:
       drawn = self._draw(policy_state.posterior.mean, policy_state.posterior.variance, seed).numpy()
       latent = np.where(is_first[:, np.newaxis], drawn, latent)
     tags = np.full([len(latent)], self._prior.latent_tag, np.int64)
-    seeds = None if self._deterministic else _seeds_of_rows(seed, len(latent))
-    action = self._connection.run(self._model.act(observation, latent, tags, seeds))
-    return action, latent
+    inputs = {'observation': observation, 'z': latent, 'latent_tag': tags}
+    if not self._deterministic:
+      inputs['seed'] = _seeds_of_rows(seed, len(latent))
+    signature = 'act' if self._deterministic else 'act_sample'
+    budget = channel.budget(self._connection.deadlines, 'act')
+    _, outputs = beliefs.run(self._connection, signature, inputs, budget, self.version)
+    return outputs['action'], latent
 
   def infer(self, contexts: Sequence[Any]) -> Posterior:
     """Infers one belief per context.
@@ -102,17 +106,20 @@ class RemoteActing:
       Beliefs `[K, L]`.
     """
     rows = [self._context_rows(context) for context in contexts]
-    beliefs = self._connection.run(self._model.encode(rows))
+    found = self._encode(rows)
     return Posterior(
-      np.stack([belief.mean for belief in beliefs]),
-      np.stack([belief.variance for belief in beliefs]),
+      np.stack([belief.mean for belief in found]), np.stack([belief.variance for belief in found])
     )
+
+  def _encode(self, contexts: Sequence[np.ndarray]) -> list[client.Belief]:
+    budget = channel.budget(self._connection.deadlines, 'adapt')
+    return beliefs.encode(self._connection, self.version, contexts, budget)
 
   def _context_rows(self, context: Any) -> np.ndarray:
     columns = [context.observation, context.action, context.context_reward[:, np.newaxis]]
-    if self._model.sizes.uses_next_observation:
+    if self._sizes.uses_next_observation:
       columns.append(context.next_observation)
-    return np.concatenate(columns, axis=-1)
+    return np.concatenate(columns, axis=-1, dtype=np.float32)
 
 
 def _draw_latents(mean: tf.Tensor, variance: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

@@ -1,0 +1,420 @@
+"""The connection to a server: opens the channel, makes the calls, tells what went wrong.
+
+The one rule of retries: within its deadline a call is made again where the server, or the way to
+it, said UNAVAILABLE or RESOURCE_EXHAUSTED, after 20 ms, 40 ms and so on up to 1 s, if that still
+fits. All calls are pure functions of the request, so that repeating one is harmless.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import pathlib
+import random
+import threading
+import time
+from collections.abc import Mapping
+
+import grpc
+import numpy as np
+
+from serving.client import errors, pearl_pb2, wire
+from serving.client import options as options_lib
+
+_PREDICTION = '/tensorflow.serving.PredictionService/'
+_METHODS = {
+  'Predict': (_PREDICTION, pearl_pb2.PredictResponse),
+  'GetModelMetadata': (_PREDICTION, pearl_pb2.GetModelMetadataResponse),
+  'GetModelStatus': ('/tensorflow.serving.ModelService/', pearl_pb2.GetModelStatusResponse),
+}
+_AVAILABLE = 30
+_RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+_NOT_THERE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+_FIRST_WAIT_SECONDS = 0.02
+_LONGEST_WAIT_SECONDS = 1.0
+_ARGUMENTS = {
+  'grpc.enable_retries': 0,
+  # A link that died without a word is noticed after 14 s at the latest, with or without calls.
+  'grpc.keepalive_time_ms': 10_000,
+  'grpc.keepalive_timeout_ms': 4_000,
+  'grpc.keepalive_permit_without_calls': 1,
+  'grpc.http2.max_pings_without_data': 0,
+  # Waits between attempts to connect: 100 ms, growing to 800, give or take a fifth; gRPC's own
+  # grow to two minutes. The third is how long one attempt may take.
+  'grpc.initial_reconnect_backoff_ms': 100,
+  'grpc.max_reconnect_backoff_ms': 800,
+  'grpc.min_reconnect_backoff_ms': 2_000,
+  'grpc.dns_min_time_between_resolutions_ms': 1_000,
+  'grpc.use_local_subchannel_pool': 1,
+}
+_log = logging.getLogger(__name__)
+
+
+class Budget:
+  """The time that an operation has left.
+
+  Attributes:
+    seconds: what it had at first.
+    setting: the name of the setting it comes from, for messages.
+  """
+
+  def __init__(self, seconds: float, setting: str):
+    self.seconds = seconds
+    self.setting = setting
+    self._end = time.monotonic() + seconds
+
+  def left(self) -> float:
+    """Returns the seconds left, a moment if there are none: then the next call says so."""
+    return max(self._end - time.monotonic(), 1e-4)
+
+
+def budget(
+  deadlines: options_lib.Deadlines, operation: str, timeout: float | None = None
+) -> Budget:
+  """Starts the time of an operation, a field of `Deadlines`; a timeout replaces it for once."""
+  if timeout is not None:
+    return Budget(options_lib.check_seconds('timeout', timeout), 'timeout')
+  return Budget(getattr(deadlines, operation), f'Deadlines.{operation}')
+
+
+class Connection:
+  """A channel to one model of a server. Several sessions may share it, in several threads too.
+
+  Attributes:
+    address: of the server.
+    options: as given.
+    deadlines: of the options.
+  """
+
+  def __init__(self, address: str, options: options_lib.Options | None = None):
+    """Opens a channel; nothing is sent yet.
+
+    Args:
+      address: 'host:port' or 'unix:path'.
+      options: defaults to plaintext, no token, the model 'pearl'.
+
+    Raises:
+      ValueError: if the address is empty, or a token would travel in plaintext.
+      CredentialsError: if a file cannot be read.
+    """
+    self.address = address
+    self.options = options or options_lib.Options()
+    self.deadlines = self.options.deadlines
+    _check(address, self.options)
+    self._lock = threading.Lock()
+    self._sizes: dict[int, wire.Sizes] = {}
+    self._has_answered = self._is_closed = False
+    self._channel: grpc.Channel | None = None
+    self._retired: grpc.Channel | None = None
+    self._token: tuple[tuple, str] | None = None
+    self._stamp = _stamp(self._tls_files())
+    self._open()
+
+  def __enter__(self) -> Connection:
+    return self
+
+  def __exit__(self, *unused_exception) -> None:
+    self.close()
+
+  def close(self) -> None:
+    """Closes the channel; calls under way are cancelled."""
+    with self._lock:
+      self._is_closed = True
+      channels = (self._channel, self._retired)
+    for channel in channels:
+      if channel is not None:
+        channel.close()
+
+  def is_ready(self, timeout: float = 1.0) -> bool:
+    """Tells whether a version of the model can be called; waits `timeout` seconds at most.
+
+    Raises:
+      CallError: if the server refuses to say, for example without a valid token.
+    """
+    request = pearl_pb2.GetModelStatusRequest(
+      model_spec=wire.model_spec(self.options.model_name, None)
+    )
+    limit = budget(self.deadlines, 'connect', timeout)
+    try:
+      response = self._call('GetModelStatus', request, 'GetModelStatus', limit, tries_again=False)
+    except errors.CallError as error:
+      if error.code in (*_NOT_THERE, grpc.StatusCode.NOT_FOUND):
+        return False
+      raise
+    return any(version.state == _AVAILABLE for version in response.model_version_status)
+
+  def describe(
+    self,
+    limit: Budget | None = None,
+    version: int | None = None,
+    *,
+    tries_again: bool = True,
+  ) -> tuple[int, wire.Sizes]:
+    """Returns number and sizes of a version, by default of the one in force.
+
+    Args:
+      limit: time for the call; by default that for beginning an episode.
+      version: a version.
+      tries_again: whether to keep to the rule of retries.
+
+    Raises:
+      CallError: if the server cannot be reached or refuses.
+      ModelMismatchError: if the model is not PEARL's.
+    """
+    limit = limit or budget(self.deadlines, 'begin')
+    request = pearl_pb2.GetModelMetadataRequest(
+      model_spec=wire.model_spec(self.options.model_name, version, self.options.version_label),
+      metadata_field=[wire.SIGNATURES],
+    )
+    response = self._call(
+      'GetModelMetadata', request, 'GetModelMetadata', limit, version, tries_again=tries_again
+    )
+    number = response.model_spec.version.value
+    self._sizes[number] = wire.sizes_of(response)
+    return number, self._sizes[number]
+
+  def sizes(self, version: int, budget: Budget) -> wire.Sizes:
+    """Returns the sizes of a version; asks the server only for one it was not told of yet."""
+    return self._sizes.get(version) or self.describe(budget, version)[1]
+
+  def predict(
+    self,
+    signature: str,
+    inputs: Mapping[str, np.ndarray],
+    budget: Budget,
+    version: int | None = None,
+  ) -> tuple[int, dict[str, np.ndarray]]:
+    """Runs a signature.
+
+    Args:
+      signature: its name.
+      inputs: arrays of the signature's types, batch first, `B` rows.
+      budget: time for the call, retries included.
+      version: the version that is to answer; None for the one in force.
+
+    Returns:
+      The version that answered and all outputs, `B` rows each.
+
+    Raises:
+      VersionGoneError: if that version is not served any more.
+      CallError: if the server cannot be reached in time or refuses.
+      ModelMismatchError: if the answer cannot be read.
+    """
+    spec = wire.model_spec(self.options.model_name, version, self.options.version_label, signature)
+    request = wire.predict_request(spec, inputs)
+    response = self._call('Predict', request, signature, budget, version)
+    num_rows = len(next(iter(inputs.values())))
+    return response.model_spec.version.value, wire.outputs_of(response, signature, num_rows)
+
+  def wait(self, seconds: float = 0.0) -> None:
+    """Returns once the server has described its model; see `connect`."""
+    give_up = time.monotonic() + seconds
+    while True:
+      try:
+        self.describe(budget(self.deadlines, 'connect'), tries_again=False)
+        return
+      except errors.CallError as error:
+        if error.code not in _NOT_THERE or time.monotonic() >= give_up:
+          raise
+        _log.info('waiting for the server: %s', error)
+      time.sleep(min(0.2, max(give_up - time.monotonic(), 0.0)))
+
+  def _call(self, method, request, name, budget, version=None, *, tries_again=True):
+    wait = _FIRST_WAIT_SECONDS
+    while True:
+      metadata = self._metadata()
+      call = self._current()[method]
+      try:
+        response = call(request, timeout=budget.left(), metadata=metadata)
+      except grpc.RpcError as error:
+        pause = wait * random.uniform(0.8, 1.0)
+        if not tries_again or error.code() not in _RETRIED or pause >= budget.left():
+          raise self._failure(error, name, budget, version) from error
+      except ValueError as error:
+        if not self._is_closed:
+          raise
+        raise errors.ClientError(f'the connection to {self.address} is closed') from error
+      else:
+        self._has_answered = True
+        return response
+      time.sleep(pause)
+      wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
+
+  def _failure(self, error, name, budget, version) -> errors.CallError:
+    code, details = error.code(), error.details() or ''
+    kind = errors.CallError
+    if code is grpc.StatusCode.NOT_FOUND and version is not None:
+      kind = errors.VersionGoneError
+    return kind(code, details, f'{name} at {self.address}', self._advice(code, details, budget))
+
+  def _advice(self, code: grpc.StatusCode, details: str, budget: Budget) -> str:
+    """Returns what the caller can do, as far as it is known."""
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+      if not self._has_answered:
+        return (
+          f'nothing at {self.address} has answered within {budget.seconds:g} s, the limit set by '
+          f'{budget.setting}: is this the address of the server, and does it expect TLS?'
+        )
+      return (
+        f'no answer within {budget.seconds:g} s, the limit set by {budget.setting}: raise it, or '
+        'see whether server and network are overloaded'
+      )
+    if code is grpc.StatusCode.UNAVAILABLE:
+      if 'refused' in details or 'No such file' in details:
+        return (
+          f'nobody listens at {self.address}: is the server started, and is this its address? '
+          'connect(wait_seconds=...) waits for one'
+        )
+      if 'DNS resolution failed' in details:
+        return f'no machine is known by the name in {self.address!r}'
+      if 'andshake' in details or 'certificate' in details.lower():
+        return "TLS failed: do Options.tls and the server's certificate go together?"
+    if code is grpc.StatusCode.UNAUTHENTICATED:
+      return 'Options.token or token_file must hold a token that the server accepts'
+    if code is grpc.StatusCode.NOT_FOUND:
+      return f'Options.model_name is {self.options.model_name!r}: is it served, and this version?'
+    return ''
+
+  def _current(self) -> dict[str, grpc.UnaryUnaryMultiCallable]:
+    """Returns the methods, of a new channel where the files of certificates have changed."""
+    if self.options.tls is not None:
+      stamp = _stamp(self._tls_files())
+      # A file that is away for a moment is being replaced: until then, the old one will do.
+      if stamp != self._stamp and None not in stamp:
+        with self._lock:
+          if stamp != self._stamp and not self._is_closed:
+            self._stamp = stamp
+            self._open()
+            _log.info('certificates have changed: connecting to %s anew', self.address)
+    return self._methods
+
+  def _open(self) -> None:
+    """Opens a channel in the place of the present one, which serves its calls to their end."""
+    tls, arguments = self.options.tls, dict(_ARGUMENTS)
+    arguments['grpc.max_send_message_length'] = self.options.max_message_bytes
+    arguments['grpc.max_receive_message_length'] = self.options.max_message_bytes
+    if tls is None:
+      channel = grpc.insecure_channel(self.address, list(arguments.items()))
+    else:
+      if tls.server_name is not None:
+        arguments['grpc.ssl_target_name_override'] = tls.server_name
+      credentials = grpc.ssl_channel_credentials(
+        _read(tls.ca_file), _read(tls.key_file), _read(tls.cert_file)
+      )
+      channel = grpc.secure_channel(self.address, credentials, list(arguments.items()))
+    if self._retired is not None:
+      self._retired.close()
+    self._retired, self._channel = self._channel, channel
+    self._methods = {
+      name: channel.unary_unary(
+        service + name,
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=response.FromString,
+      )
+      for name, (service, response) in _METHODS.items()
+    }
+
+  def _tls_files(self) -> tuple[str, ...]:
+    tls = self.options.tls
+    files = () if tls is None else (tls.ca_file, tls.key_file, tls.cert_file)
+    return tuple(file for file in files if file is not None)
+
+  def _metadata(self) -> tuple[tuple[str, str], ...] | None:
+    """Returns what goes with every call: the token in force."""
+    path, token = self.options.token_file, self.options.token
+    if path is not None:
+      stamp = _stamp((path,))
+      if self._token is None or stamp != self._token[0]:
+        self._read_token(path, stamp)
+      token = self._token[1]
+    elif callable(token):
+      token = _checked_token(token(), 'the result of Options.token')
+    elif token is None:
+      return None
+    return (('authorization', f'Bearer {token.strip()}'),)
+
+  def _read_token(self, path: str, stamp: tuple) -> None:
+    try:
+      self._token = (stamp, _checked_token(_read(path).decode('ascii', 'replace'), path))
+    except errors.CredentialsError:
+      # One that is being replaced may be away or empty for a moment: until then, the old one.
+      if self._token is None:
+        raise
+
+
+def connect(
+  address: str, options: options_lib.Options | None = None, *, wait_seconds: float = 0.0
+) -> Connection:
+  """Opens a connection and asks for the model.
+
+  Args:
+    address: 'host:port' or 'unix:path'.
+    options: defaults to plaintext, no token, the model 'pearl'.
+    wait_seconds: how long to wait for a server that is not there yet; by default not at all.
+
+  Returns:
+    The connection, a context manager that closes it.
+
+  Raises:
+    CallError: if there is no such server or model; says so at once where it is known.
+    ModelMismatchError: if the model is not PEARL's.
+    CredentialsError: if a token, key or certificate cannot be read or sent.
+    ValueError: if the address is empty, or a token would travel in plaintext.
+  """
+  connection = Connection(address, options)
+  try:
+    connection.wait(wait_seconds)
+  except BaseException:
+    connection.close()
+    raise
+  return connection
+
+
+def _check(address: str, options: options_lib.Options) -> None:
+  if not isinstance(address, str) or not address.strip():
+    raise ValueError(f"the server's address must be 'host:port', got {address!r}")
+  has_token = options.token is not None or options.token_file is not None
+  is_open = options.tls is None and not options.send_token_in_plaintext
+  if has_token and is_open and not _is_local(address):
+    raise ValueError(
+      f'a token would travel to {address} in plaintext: set Options.tls, or '
+      'send_token_in_plaintext if something else protects the way'
+    )
+
+
+def _checked_token(token: object, name: str) -> str:
+  try:
+    return options_lib.clean_token(token, name)
+  except ValueError as error:
+    raise errors.CredentialsError(str(error)) from None
+
+
+def _is_local(address: str) -> bool:
+  if address.startswith(('unix:', 'unix-abstract:')):
+    return True
+  host = address.rpartition(':')[0].strip('[]')
+  try:
+    return host == 'localhost' or ipaddress.ip_address(host).is_loopback
+  except ValueError:
+    return False
+
+
+def _read(path: str | None) -> bytes | None:
+  try:
+    return None if path is None else pathlib.Path(path).read_bytes()
+  except OSError as error:
+    raise errors.CredentialsError(f'{path} cannot be read: {error}') from error
+
+
+def _stamp(paths: tuple[str, ...]) -> tuple:
+  """Returns what changes with the files' contents; None in the place of one that is not there."""
+
+  def of(path: str) -> tuple[int, int, int] | None:
+    try:
+      status = os.stat(path)
+    except OSError:
+      return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+  return tuple(of(path) for path in paths)
