@@ -116,8 +116,12 @@ class MetaEnv(gymnasium.Env):
       and returns are reported in; absent from `info` where this is False.
     fixed_task_count: The number of tasks where the family is a fixed list, the same for training
       and testing, whatever the seed; None where tasks are drawn.
+    action_names: Names of the entries of an action, for the manifest of exports; None for none.
+    observation_names: The same of an observation.
   """
 
+  action_names: tuple[str, ...] | None = None
+  observation_names: tuple[str, ...] | None = None
   parameter_names: tuple[str, ...] = ()
   default_parameters: tuple[float, ...] = ()
   has_sparse_reward: bool = False

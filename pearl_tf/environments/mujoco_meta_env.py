@@ -79,6 +79,11 @@ class MujocoMetaEnv(meta_env.MetaEnv):
       -np.inf, np.inf, self._get_obs().shape, np.float32
     )
 
+  @property
+  def action_names(self) -> tuple[str, ...]:
+    """The names of the actuators, in the order of an action."""
+    return tuple(self.model.actuator(index).name for index in range(self.model.nu))
+
   def _initialize_simulation(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
     with _compiler_warnings():
       model, data = super()._initialize_simulation()

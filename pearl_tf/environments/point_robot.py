@@ -31,6 +31,8 @@ class PointRobot(meta_env.MetaEnv):
   metadata = {'render_modes': ['rgb_array'], 'render_fps': 10}
   parameter_names = ('goal_x', 'goal_y')
   default_parameters = (0.0, 1.0)
+  action_names = ('dx', 'dy')
+  observation_names = ('x', 'y')
 
   def __init__(self, *, render_mode: str | None = None):
     """Makes the environment.

@@ -2,6 +2,9 @@
 
 import os
 
+import gymnasium
+
+from pearl_tf.environments import meta_env
 from pearl_tf.experiment import builder as builder_lib
 from pearl_tf.experiment import config
 from pearl_tf.export import exporter, manifest
@@ -58,5 +61,15 @@ class RunExporter:
         seed=self._builder.seed,
         train_step=int(self._builder.agent.train_step_counter),
         env_steps=env_steps,
+        units=_units(self._builder.environments(1)[0].gymnasium_env),
       )
     )
+
+
+def _units(env: gymnasium.Env) -> manifest.Units:
+  def names(kind: str) -> list[str] | None:
+    found = meta_env.attribute(env, f'{kind}_names', None)
+    return None if found is None else [str(name) for name in found]
+
+  bounds = (env.action_space.low.tolist(), env.action_space.high.tolist())
+  return manifest.Units(*bounds, names('action'), names('observation'))

@@ -14,6 +14,22 @@ from pearl_tf.export import serving_module
 FILE = pathlib.PurePath('assets.extra', 'pearl_manifest.json')
 
 
+class Units(NamedTuple):
+  """What the numbers of an environment are, for whoever drives another body by the same agent.
+
+  Attributes:
+    action_low: lowest action of the environment, `[A]`; the agent's -1.
+    action_high: highest action, `[A]`; the agent's 1.
+    action_names: name of each entry; None where the environment has none.
+    observation_names: the same of an observation.
+  """
+
+  action_low: list[float]
+  action_high: list[float]
+  action_names: list[str] | None = None
+  observation_names: list[str] | None = None
+
+
 class Origin(NamedTuple):
   """Where the exported weights come from.
 
@@ -23,6 +39,7 @@ class Origin(NamedTuple):
     seed: the run's seed.
     train_step: training steps taken.
     env_steps: training transitions collected.
+    units: of the environment; None if nobody knows.
   """
 
   environment: str
@@ -30,6 +47,7 @@ class Origin(NamedTuple):
   seed: int
   train_step: int
   env_steps: int
+  units: Units | None = None
 
 
 def latent_tag(origin: Origin, variables: list[tf.Variable]) -> int:
@@ -49,6 +67,8 @@ def contents(
   endpoint: endpoint_lib.Endpoint, servable: serving_module.Servable, origin: Origin
 ) -> dict[str, Any]:
   """Returns the manifest of one servable as plain data."""
+  units = origin.units
+  bounds = units and {'low': units.action_low, 'high': units.action_high}
   return {
     'pearl_tf': version_lib.__version__,
     'model': servable.name,
@@ -58,8 +78,11 @@ def contents(
     'latent_size': endpoint.latent_size,
     'context_size_per_transition': endpoint.context_features,
     'uses_next_observation': endpoint.uses_next_observation,
-    # Of the squashed action; environments scale it to bounds of their own.
+    # Of the squashed action, which maps linearly to the bounds of the environment.
     'action_bounds': [-1.0, 1.0],
+    'env_action_bounds': bounds,
+    'env_action_names': units and units.action_names,
+    'env_observation_names': units and units.observation_names,
     'encoder': endpoint.kind,
     'supports_update': endpoint.supports_update,
     'latent_tag': int(endpoint.latent_tag.numpy()),

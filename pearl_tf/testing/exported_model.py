@@ -64,6 +64,7 @@ def origin(*, seed: int = 0) -> manifest.Origin:
     seed=seed,
     train_step=100 * seed,
     env_steps=1000 * seed,
+    units=manifest.Units([-0.1, -0.1], [0.1, 0.1], ['dx', 'dy'], ['x', 'y']),
   )
 
 

@@ -31,6 +31,8 @@ class HalfCheetahTest(test_case.TestCase):
     self.assertEqual(env.observation_space.shape, (20,))
     self.assertEqual(env.observation_space.dtype, np.float32)
     self.assertEqual(env.action_space.shape, (6,))
+    names = ('bthigh', 'bshin', 'bfoot', 'fthigh', 'fshin', 'ffoot')
+    self.assertEqual(env.action_names, names)
     np.testing.assert_array_equal(env.action_space.high, np.ones(6, np.float32))
     self.assertAlmostEqual(env.dt, 0.05)
 

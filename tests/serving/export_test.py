@@ -10,7 +10,7 @@ import tempfile
 from absl.testing import absltest
 
 from pearl_tf.experiment import checkpoints, local_loop, metrics
-from pearl_tf.testing import small_run, test_case
+from pearl_tf.testing import fakes, small_run, test_case
 
 
 def run(*arguments):
@@ -49,6 +49,9 @@ class ExportTest(test_case.TestCase):
     self.assertEqual(values['train_step'], last['gradient_steps'])
     self.assertEqual(values['env_steps'], last['env_steps'])
     self.assertEqual(values['env_name'], 'pearl_tf.testing.fakes:Line')
+    space = fakes.Line().action_space
+    bounds = {'low': space.low.tolist(), 'high': space.high.tolist()}
+    self.assertEqual((values['env_action_bounds'], values['env_action_names']), (bounds, None))
 
   def test_training_without_exports_is_the_same(self):
     other = self.temp_dir() / 'run'

@@ -25,6 +25,7 @@ BEHIND_THE_WIRE = (
   'serving/frontend/',
   'serving/model_server/',
   'serving/server.py',
+  'serving/tf_agents/',
   'serving/verification/',
   'serving/verify_export.py',
 )

@@ -132,8 +132,8 @@ class ServedMetaTestTest(test_case.TestCase):
 
   def test_session_on_a_recurrent_encoder(self):
     connection = self.serve(exported_model.export_small(self.temp_dir(), encoder='recurrent'))
-    sessions = [client.Session(connection) for _ in range(2)]
-    transitions = np.random.default_rng(0).normal(size=[6, 5]).astype(np.float32)
+    sessions = [self.enter_context(client.Session(connection)) for _ in range(2)]
+    transitions = np.random.default_rng(0).uniform(-1, 1, size=[6, 5]).astype(np.float32)
     for session, every_steps in zip(sessions, (2, 6), strict=True):
       session.begin_episode()
       for number, row in enumerate(transitions):
