@@ -46,7 +46,7 @@ class Learner:
 
   def _sample_and_train(self) -> dict[str, tf.Tensor]:
     step = tf.cast(self._agent.train_step_counter, tf.int32)
-    seed = tf.random.experimental.stateless_fold_in(self._seed, step)
+    seed = tf.random.experimental.stateless_fold_in(self._seed, step, alg='philox')
     return self._agent.train(self._sampler.sample(seed)).extra
 
   def _sum_over_steps(self, num_steps: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -4,7 +4,6 @@ This module owns how a latent is redrawn and turned into an action. It never upd
 that happens between episodes, in `pearl_tf.collect`. Drivers and rollouts call it.
 """
 
-import gin
 import tensorflow as tf
 from tf_agents.policies import tf_policy
 from tf_agents.trajectories import policy_step
@@ -15,7 +14,6 @@ from pearl_tf.inference import posterior
 from pearl_tf.networks import actor, encoder
 
 
-@gin.configurable(denylist=['domain', 'context_encoder', 'actor_network'])
 class LatentPolicy(tf_policy.TFPolicy):
   """Posterior sampling as a `TFPolicy`: one latent per episode, drawn from the carried belief.
 

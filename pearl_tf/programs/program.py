@@ -84,12 +84,14 @@ def _is_for_the_user(error: Exception) -> bool:
   from pearl_tf.data import files
   from pearl_tf.environments import gymnasium_adapter
   from pearl_tf.experiment import checkpoints, config, published, run_folder
+  from pearl_tf.export import exporter
   from pearl_tf.replay import server
 
   return isinstance(
     error,
     config.ConfigError
     | files.FileError
+    | exporter.ExportError
     | published.PublishedError
     | run_folder.RunFolderError
     | checkpoints.CheckpointError

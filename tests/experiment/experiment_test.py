@@ -90,6 +90,28 @@ class ExperimentTest(test_case.TestCase):
     self.assertEqual(widths(agent.critics[1]), (11, 1))
     self.assertEqual(widths(agent.actor)[:-1], (8, 8))
 
+  @parameterized.parameters('Gaussian', 'Recurrent')
+  def test_nothing_that_is_built_reads_gin(self, encoder_name):
+    bindings = [line.replace('Gaussian', encoder_name) for line in small_run.LINE]
+    first = experiment.load(
+      [small_run.GIN_FILE],
+      [
+        *bindings,
+        f'PearlAgent.encoder_class = @{encoder_name}Encoder',
+        'PearlAgent.entropy_weight_class = @AutomaticEntropyWeight',
+        "Training.context_sampling = 'trajectories'",
+        "MetaTest.context_sampling = 'trajectories'",
+      ],
+    )
+    gin.clear_config()
+    builder = builder_lib.Builder(first)
+    builder.check()
+    builder.environments(3)
+    builder.make_rollout(deterministic=True, num_environments=2)
+    # gin keeps account of every argument that it gave, or would have given had it been bound.
+    given = [line for line in gin.operative_config_str().splitlines() if ' = ' in line]
+    self.assertEmpty(given)
+
   def test_is_frozen(self):
     with self.assertRaises(dataclasses.FrozenInstanceError):
       load().seed = 1

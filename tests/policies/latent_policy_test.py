@@ -1,6 +1,5 @@
 """The policy: when a latent is redrawn, and that a belief outlives the end of an episode."""
 
-import gin
 import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
@@ -268,13 +267,6 @@ class LatentPolicyTest(test_case.TestCase):
     self.assertAllClose(
       step.action.log_prob(action), actor.distribution(parameters).log_prob(action)
     )
-
-  def test_sampling_may_be_chosen_by_gin(self):
-    gin.parse_config('LatentPolicy.deterministic = True')
-    policy, _ = policy_of()
-    state = adapted_state()
-    first, second = (policy.action(time_step(*[MID] * 3), state).action for _ in range(2))
-    self.assertAllEqual(first, second)
 
 
 class DriverTest(test_case.TestCase):

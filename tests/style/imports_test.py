@@ -29,9 +29,13 @@ BEHIND_THE_WIRE = (
   'serving/verification/',
   'serving/verify_export.py',
 )
-GIN_PARSER = 'pearl_tf/experiment/config.py'
+GIN_PARSERS = ('pearl_tf/experiment/config.py', 'pearl_tf/experiment/bound.py')
 GIN_PARSING = frozenset(
   {
+    'get_bindings',
+    'get_configurable',
+    'operative_config_str',
+    'query_parameter',
     'add_config_file_search_path',
     'bind_parameter',
     'parse_config',
@@ -111,11 +115,11 @@ def helpers_of_tests_in_the_product(path: str, source: str) -> list[str]:
 
 
 def gin_parsing(path: str, source: str) -> list[str]:
-  """Finds gin parsed or bound anywhere but in the one module that does."""
-  if path == GIN_PARSER:
+  """Finds gin parsed, bound or asked anywhere but in the two modules that do."""
+  if path in GIN_PARSERS:
     return []
   return [
-    f'line {node.lineno}: gin.{node.attr} belongs in {GIN_PARSER}'
+    f'line {node.lineno}: gin.{node.attr} belongs in {GIN_PARSERS[0]}'
     for node in ast.walk(ast.parse(source))
     if isinstance(node, ast.Attribute)
     and isinstance(node.value, ast.Name)
@@ -158,6 +162,7 @@ VIOLATIONS = (
   (helpers_of_tests_in_the_product, 'trainers/x.py', 'from pearl_tf.testing import test_case'),
   (gin_parsing, 'trainers/x.py', 'import gin\ngin.parse_config("a.b = 1")'),
   (gin_parsing, 'pearl_tf/data/x.py', 'import gin\ndef f():\n  gin.bind_parameter("a.b", 1)'),
+  (gin_parsing, 'pearl_tf/export/x.py', 'import gin\ngin.query_parameter("a.b")'),
   (library_behind_the_wire, 'serving/client/x.py', 'def f():\n  from pearl_tf.data import types'),
 )
 

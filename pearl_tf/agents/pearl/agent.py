@@ -31,7 +31,7 @@ def _per_transition(latent: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
   return repeated
 
 
-@gin.configurable(denylist=['domain', 'train_step_counter', 'seed'])
+@gin.configurable(denylist=['domain', 'train_step_counter', 'seed', 'name'])
 class PearlAgent(tf_agent.TFAgent):
   """Soft actor-critic with a probabilistic context encoder (paper, algorithm 1).
 
@@ -219,8 +219,8 @@ class PearlAgent(tf_agent.TFAgent):
 
   def _take_step(self, experience: types.MetaBatch) -> tf_agent.LossInfo:
     step = tf.cast(self.train_step_counter, tf.int32)
-    seed = tf.random.experimental.stateless_fold_in(self._seed, step)
-    latent_seed, target_seed, action_seed = tf.unstack(tf.random.split(seed, 3))
+    seed = tf.random.experimental.stateless_fold_in(self._seed, step, alg='philox')
+    latent_seed, target_seed, action_seed = tf.unstack(tf.random.split(seed, 3, alg='philox'))
     transitions = experience.transitions
     entropy_weight = self._entropy_weight.value()
 
