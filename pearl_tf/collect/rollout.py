@@ -66,6 +66,11 @@ class _Slot:
     columns.discount.append(time_step.discount)
     columns.next_observation.append(time_step.observation)
 
+  def drop_episode(self, fault: gymnasium_adapter.UnsoundEpisode) -> None:
+    """Throws away what there is of an episode; raises the fault where that were too often."""
+    self._columns = types.Episode([], [], [], [], [], [])
+    self.environment.tolerance.drop(fault)
+
   def take_episode(self) -> types.Episode:
     episode = types.Episode(*(np.asarray(column, np.float32) for column in self._columns))
     self._columns = types.Episode([], [], [], [], [], [])
@@ -114,7 +119,8 @@ class Rollout:
   ) -> int:
     """Runs every session to its end.
 
-    The result is a function of the policy, the sessions, the number of slots and `seed`.
+    The result is a function of the policy, the sessions, the number of slots and `seed`. An episode
+    with a number that `Tolerance` does not take is thrown away; its session goes on with another.
 
     Args:
       sessions: started in order, as slots become free.
@@ -122,10 +128,12 @@ class Rollout:
       on_episode: called with every finished episode, in the order they finish.
 
     Returns:
-      The number of environment steps.
+      The number of environment steps, those of episodes thrown away included.
 
     Raises:
-      EnvironmentFault: if an environment breaks its contract; names environment and task.
+      EnvironmentFault: if an environment breaks its contract, or too many episodes had to be thrown
+        away; names environment and task.
+      PolicyFault: if an action is not a number.
     """
     session_seeds = np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, 0))
     random = np.random.default_rng(
@@ -171,7 +179,12 @@ class Rollout:
     ended = []
     for row, slot_index in enumerate(active):
       slot = self._slots[slot_index]
-      time_step = slot.environment.step(actions[row])
+      try:
+        time_step = slot.environment.step(actions[row])
+      except gymnasium_adapter.UnsoundEpisode as fault:
+        slot.drop_episode(fault)
+        self._start_episode(slot_index, to_prior=False)
+        continue
       slot.record(observation[row], actions[row], time_step)
       self._observation[slot_index] = time_step.observation
       self._step_type[slot_index] = time_step.step_type
@@ -204,7 +217,12 @@ class Rollout:
     return finished
 
   def _start_episode(self, slot_index: int, *, to_prior: bool) -> None:
-    time_step = self._slots[slot_index].environment.reset()
+    slot, time_step = self._slots[slot_index], None
+    while time_step is None:
+      try:
+        time_step = slot.environment.reset()
+      except gymnasium_adapter.UnsoundEpisode as fault:
+        slot.drop_episode(fault)
     self._observation[slot_index] = time_step.observation
     self._step_type[slot_index] = time_step.step_type
     if to_prior:

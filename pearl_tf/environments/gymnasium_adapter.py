@@ -21,8 +21,7 @@ from tf_agents.trajectories import time_step as ts
 
 from pearl_tf.data import types
 from pearl_tf.environments import meta_env
-
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
+from pearl_tf.environments import tolerance as tolerance_lib
 
 
 def _constant(value: float) -> np.ndarray:
@@ -40,6 +39,14 @@ class EnvironmentFault(RuntimeError):
   """An environment broke its contract; the message names it, its task, the step and the value."""
 
 
+class UnsoundEpisode(EnvironmentFault):
+  """The fault is in numbers of the simulator: the next episode may be sound."""
+
+
+class PolicyFault(ValueError):
+  """An action is not a number, which is the fault of whoever acts."""
+
+
 class GymnasiumAdapter(py_environment.PyEnvironment):
   """A `MetaEnv` (or any gymnasium environment with `sample_tasks` and `set_task`) for TF-Agents.
 
@@ -50,6 +57,7 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
 
   Attributes:
     total_steps: steps taken since it was made.
+    tolerance: as given; counts its episodes.
   """
 
   def __init__(
@@ -58,6 +66,7 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
     *,
     max_episode_steps: int | None = None,
     seed: int | None = None,
+    tolerance: tolerance_lib.Tolerance | None = None,
   ):
     """Wraps an environment, which belongs to the adapter from then on.
 
@@ -65,6 +74,7 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
       env: The environment: `[O]` observations, `[A]` actions in a bounded Box.
       max_episode_steps: Length at which an episode is cut; None for no limit.
       seed: Seeds the environment at the first reset; later ones continue its generator.
+      tolerance: Says which numbers are too large; shared by the environments of a run.
 
     Raises:
       TypeError: If the environment has no tasks or spaces of another kind.
@@ -79,6 +89,9 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
       raise ValueError(f'max_episode_steps must be at least 1, got {max_episode_steps}.')
     self._max_episode_steps = max_episode_steps
     self._pending_seed = seed
+    self.tolerance = tolerance or tolerance_lib.Tolerance()
+    # A sum of squares below it is that of numbers that are all within the bound.
+    self._largest_square = min(self.tolerance.largest_number**2, float(np.finfo(np.float32).max))
     self._task = meta_env.attribute(env, 'task', None)
     self._has_sparse_reward = bool(meta_env.attribute(env, 'has_sparse_reward', False))
     self._observation_shape = env.observation_space.shape
@@ -245,6 +258,7 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
 
   def _reset(self) -> ts.TimeStep:
     self._num_steps = 0
+    self.tolerance.num_episodes += 1
     # Should the environment raise, its next step is not taken for one of an old episode.
     self._in_episode = False
     try:
@@ -275,7 +289,10 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
     try:
       result = self._env.step(action)
     except Exception as error:
-      self._raise_fault(f'step raised {type(error).__name__}: {error}', error)
+      is_unsound = isinstance(error, meta_env.Diverged)
+      self._raise_fault(
+        f'step raised {type(error).__name__}: {error}', error, is_unsound=is_unsound
+      )
     try:
       observation, reward, terminated, truncated, info = result
     except (TypeError, ValueError) as error:
@@ -312,7 +329,10 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
     action = np.minimum(np.maximum(action, -1.0), 1.0)
     # One product instead of isfinite and all: NaN survives the clipping, infinity does not.
     if math.isnan(action.dot(action)):
-      raise ValueError(f'{self._name} got an action that is not a number: {action}.')
+      raise PolicyFault(
+        f'the policy gave {self._name}, {_describe(self._task)}, an action that is not a number in '
+        f'step {self._num_steps} of the episode: {action}'
+      )
     if self._needs_scaling:
       action *= self._action_half_range
       action += self._action_center
@@ -333,10 +353,12 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
         f'the observation has shape {given.shape}, expected {self._observation_shape}'
       )
     checked = given.astype(np.float32)
-    # The product is finite only if all entries are; it can also overflow, hence the second look.
-    if not math.isfinite(checked.dot(checked)) and not np.isfinite(checked).all():
-      index = int(np.flatnonzero(~np.isfinite(checked))[0])
-      self._raise_fault(f'observation[{index}] is {given[index]}, not a finite float32')
+    # One product instead of abs and all; it can also be of many numbers, hence the second look.
+    if not checked.dot(checked) <= self._largest_square:
+      for index, number in enumerate(given.tolist()):
+        problem = self.tolerance.check(number)
+        if problem:
+          self._raise_fault(f'observation[{index}] is {problem}', is_unsound=True)
     return checked
 
   def _checked_reward(self, reward: Any, what: str) -> float:
@@ -344,8 +366,8 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
       value = float(reward)
     except (TypeError, ValueError) as error:
       self._raise_fault(f'the {what} is {reward!r}, expected a number', error)
-    if not -_FLOAT32_MAX <= value <= _FLOAT32_MAX:
-      self._raise_fault(f'the {what} is {value}, not a finite float32')
+    if not -self.tolerance.largest_number <= value <= self.tolerance.largest_number:
+      self._raise_fault(f'the {what} is {self.tolerance.check(value)}', is_unsound=True)
     return value
 
   def _checked_flag(self, flag: Any, what: str) -> bool:
@@ -364,10 +386,12 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
       )
     return self._checked_reward(reward, 'sparse reward')
 
-  def _raise_fault(self, what: str, cause: Exception | None = None) -> NoReturn:
+  def _raise_fault(
+    self, what: str, cause: Exception | None = None, *, is_unsound: bool = False
+  ) -> NoReturn:
     self._in_episode = False
     self._current_time_step = None
-    raise EnvironmentFault(
+    raise (UnsoundEpisode if is_unsound else EnvironmentFault)(
       f'Environment {self._name}, {_describe(self._task)}, step {self._num_steps} of the episode: '
       f'{what}.'
     ) from cause

@@ -34,6 +34,10 @@ _MAX_SEED = 2**32 - 1
 DEFAULT_TASK_INDEX = -1
 
 
+class Diverged(RuntimeError):
+  """To be raised by `step`: the simulation is beyond repair, and its episode to be thrown away."""
+
+
 def attribute(env: gymnasium.Env, name: str, default: Any) -> Any:
   """Returns an attribute of the outermost layer of an environment that has it, or `default`."""
   return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else default

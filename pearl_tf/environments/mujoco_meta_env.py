@@ -19,7 +19,7 @@ from pearl_tf.environments import legacy_masses as legacy_masses_lib
 from pearl_tf.environments import meta_env
 
 
-class SimulationDiverged(RuntimeError):
+class SimulationDiverged(meta_env.Diverged):
   """The simulator met numbers it could not integrate and had silently started over."""
 
 

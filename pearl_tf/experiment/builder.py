@@ -41,6 +41,7 @@ class Builder:
     self.method = experiment.method
     self.training = experiment.training
     self.meta_test = experiment.meta_test
+    self.tolerance = experiment.make_tolerance()
     self._environments = [self._make_environment()]
     self.keep_tasks(folder)
     first = self._environments[0]
@@ -51,7 +52,9 @@ class Builder:
 
   def _make_environment(self) -> gymnasium_adapter.GymnasiumAdapter:
     return gymnasium_adapter.GymnasiumAdapter(
-      self.experiment.make_environment(), max_episode_steps=self.training.max_episode_steps
+      self.experiment.make_environment(),
+      max_episode_steps=self.training.max_episode_steps,
+      tolerance=self.tolerance,
     )
 
   def check(self) -> None:

@@ -14,7 +14,7 @@ import gymnasium
 from pearl_tf.agents import builder as agents_builder
 from pearl_tf.agents import training
 from pearl_tf.agents.pearl import builder as pearl_builder
-from pearl_tf.environments import registry
+from pearl_tf.environments import registry, tolerance
 from pearl_tf.evaluation import meta_test
 from pearl_tf.experiment import bound, config, numerics, run_folder, tasks
 
@@ -31,6 +31,7 @@ class Experiment:
     seed: of everything random.
     environment_name: name of the task family.
     make_environment: makes one environment of the family.
+    make_tolerance: makes the count of the episodes of a run, see `tolerance.Tolerance`.
     sample_task_split: see `tasks.sample_task_split`.
     method: makes agent and learning process; in gin the class that makes `method` itself.
     training: sizes of the run.
@@ -42,6 +43,7 @@ class Experiment:
   seed: int
   environment_name: str
   make_environment: Callable[[], gymnasium.Env]
+  make_tolerance: Callable[[], tolerance.Tolerance]
   sample_task_split: Callable[..., tasks.TaskSplit]
   method: agents_builder.AgentBuilder = pearl_builder.PearlBuilder
   training: training.Training
@@ -95,6 +97,7 @@ def _resolve(text: str, seed: int) -> Experiment:
       seed=seed,
       environment_name=name,
       make_environment=functools.partial(make.target, name, **arguments),
+      make_tolerance=resolver.bind(tolerance.Tolerance),
       sample_task_split=resolver.bind(tasks.sample_task_split),
       method=method,
       training=sizes,

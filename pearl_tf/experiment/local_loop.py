@@ -15,6 +15,7 @@ import numpy as np
 
 from pearl_tf.agents import learner
 from pearl_tf.data import seeds
+from pearl_tf.environments import gymnasium_adapter
 from pearl_tf.evaluation import meta_test, report
 from pearl_tf.experiment import builder as builder_lib
 from pearl_tf.experiment import (
@@ -46,6 +47,7 @@ class Progress:
     iteration_env_steps: of these in the newest collected iteration.
     recent_returns: final returns on training tasks of the last evaluations, oldest first.
     best_return: highest mean of them so far.
+    dropped_episodes: thrown away in collection, see `Tolerance`.
     collect_returns: mean return per phase of the current iteration's data.
     scalar_sums: sums of the training scalars over the current iteration.
     num_summed: training steps in those sums.
@@ -59,6 +61,7 @@ class Progress:
   collected_iterations: int = 0
   env_steps: int = 0
   iteration_env_steps: int = 0
+  dropped_episodes: int = 0
   recent_returns: list[float] = dataclasses.field(default_factory=list)
   best_return: float | None = None
   collect_returns: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -139,6 +142,7 @@ class LocalLoop:
       deterministic=True,
       num_environments=min(self._training.num_environments, 4 * num_sessions),
     )
+    self._last_values: dict[str, float] = {}
     self._exporter = None
     if self._training.export_interval is not None and not builder.method.not_served:
       self._exporter = exports.RunExporter(
@@ -193,6 +197,16 @@ class LocalLoop:
       DivergenceError: if training stops being finite; the last checkpoint is from before.
       EnvironmentFault: if an environment breaks its contract.
     """
+    try:
+      return self._run()
+    except gymnasium_adapter.PolicyFault as error:
+      losses = [f'{n} {v:g}' for n, v in self._last_values.items() if n.startswith('loss/')]
+      raise learner.DivergenceError(
+        f'{error}. The means of the last losses: {", ".join(losses) or "none yet"}. The last '
+        'checkpoint is from before and was kept.'
+      ) from error
+
+  def _run(self) -> bool:
     progress = self._progress
     with (
       metrics.MetricsWriter(self._folder.root) as writer,
@@ -236,7 +250,9 @@ class LocalLoop:
     return result
 
   def _prepare(self) -> None:
+    dropped_before = self._builder.tolerance.num_dropped
     self._progress.env_steps += self._process.prepare().env_steps
+    self._progress.dropped_episodes += self._builder.tolerance.num_dropped - dropped_before
     self._progress.has_initial_pool = True
 
   def _iterate(self, writer: metrics.MetricsWriter, stop: interruption.Interruption) -> bool:
@@ -253,7 +269,7 @@ class LocalLoop:
       self._timed('train', self._train, steps)
     self._check_weights()  # The last step may have spoilt what no loss has shown yet.
     is_last = progress.iteration + 1 == self._training.num_iterations
-    values = self._training_values()
+    values = self._last_values = self._training_values()
     evaluation = {}
     if is_last or (progress.iteration + 1) % self._training.evaluation_interval == 0:
       evaluation = self._timed('evaluate', self._evaluate)
@@ -280,7 +296,9 @@ class LocalLoop:
 
   def _collect(self) -> None:
     progress = self._progress
+    dropped_before = self._builder.tolerance.num_dropped
     collected = self._process.collect(progress.iteration)
+    progress.dropped_episodes += self._builder.tolerance.num_dropped - dropped_before
     progress.env_steps += collected.env_steps
     progress.iteration_env_steps = collected.env_steps
     progress.collect_returns = collected.returns
@@ -298,7 +316,7 @@ class LocalLoop:
     progress = self._progress
     values = {name: total / progress.num_summed for name, total in progress.scalar_sums.items()}
     returns = {f'collect/return/{name}': r for name, r in progress.collect_returns.items()}
-    return values | returns
+    return values | returns | {'collect/dropped_episodes': progress.dropped_episodes}
 
   def _evaluate(self) -> dict[str, float]:
     """Meta-tests on the test tasks and on as many random training tasks."""

@@ -16,16 +16,14 @@ from pearl_tf import version
 from pearl_tf.data import files
 
 # Bindings that change for how long and how often, not what is learned and measured.
-CHANGEABLE = tuple(
-  f'Training.{name}'
-  for name in (
-    'num_iterations',
-    'evaluation_interval',
-    'checkpoint_interval',
-    'checkpoints_to_keep',
-    'export_interval',
-    'exports_to_keep',
-  )
+CHANGEABLE = (
+  'Tolerance.largest_share',
+  'Training.num_iterations',
+  'Training.evaluation_interval',
+  'Training.checkpoint_interval',
+  'Training.checkpoints_to_keep',
+  'Training.export_interval',
+  'Training.exports_to_keep',
 )
 
 

@@ -97,7 +97,8 @@ def _is_for_the_user(error: Exception) -> bool:
     | checkpoints.CheckpointError
     | server.CheckpointError
     | learner.DivergenceError
-    | gymnasium_adapter.EnvironmentFault,
+    | gymnasium_adapter.EnvironmentFault
+    | gymnasium_adapter.PolicyFault,
   )
 
 

@@ -96,6 +96,24 @@ class FaultyLine(Line):
     return observation, reward, *others
 
 
+class UnstableLine(Line):
+  """A `Line` whose simulator blows up in one of fifty steps."""
+
+  def __init__(self, kind: str = 'nan'):
+    """Makes the environment; `kind` is 'nan', 'huge', 'spike' or 'diverged'."""
+    super().__init__()
+    self._kind = kind
+
+  def step(self, action):
+    observation, reward, *others = super().step(action)
+    if self.np_random.random() < 0.02:
+      if self._kind == 'diverged':
+        raise meta_env.Diverged('too fast')
+      observation[:] = {'nan': np.nan, 'huge': 3e38}.get(self._kind, observation[0])
+      reward = 1e30 if self._kind == 'spike' else reward
+    return observation, reward, *others
+
+
 def line_adapters(
   number: int, *, max_episode_steps: int = 5, termination_probability: float = 0.0
 ) -> list[gymnasium_adapter.GymnasiumAdapter]:

@@ -3,7 +3,7 @@ from absl.testing import absltest, parameterized
 from tf_agents.trajectories import time_step as ts
 
 from pearl_tf.collect import rollout, schedule, session
-from pearl_tf.environments import gymnasium_adapter
+from pearl_tf.environments import gymnasium_adapter, tolerance
 from pearl_tf.testing import fakes, test_case
 
 SEED = np.random.SeedSequence([4, 2])
@@ -237,6 +237,31 @@ class RolloutTest(test_case.TestCase):
     message = str(caught.exception)
     self.assertIn('Environment FaultyLine, task 1 (parameters', message)
     self.assertIn(fakes.FAULTS[fault], message)
+
+  @parameterized.parameters('nan', 'huge', 'spike', 'diverged')
+  def test_an_episode_in_which_the_simulator_blows_up_is_thrown_away(self, kind):
+    counts = tolerance.Tolerance()
+    adapters = [
+      gymnasium_adapter.GymnasiumAdapter(
+        fakes.UnstableLine(kind), max_episode_steps=5, tolerance=counts
+      )
+      for _ in range(3)
+    ]
+    acting = fakes.ScriptedActing()
+    roll = rollout.Rollout(adapters, acting)
+    finished = []
+    sessions = [session.Session(task, VISIT) for task in fakes.line_tasks(20)]
+    num_steps = roll.run(sessions, seed=SEED, on_episode=finished.append)
+    # 2 + 3 + 3 episodes of 5 steps a session, whatever was thrown away.
+    self.assertLen(finished, 20 * 8)
+    for one in finished:
+      self.assertLen(one.episode.reward, 5)
+      for column in one.episode:
+        self.assertAllInRange(column, -1e6, 1e6)
+      self.assertTrue((one.episode.next_observation[:-1] == one.episode.observation[1:]).all())
+    self.assertGreater(counts.num_dropped, 0)
+    self.assertEqual(counts.num_episodes, len(finished) + counts.num_dropped)
+    self.assertBetween(num_steps - 5 * len(finished), counts.num_dropped, 5 * counts.num_dropped)
 
   def test_an_episode_has_to_end(self):
     endless = gymnasium_adapter.GymnasiumAdapter(fakes.Line())

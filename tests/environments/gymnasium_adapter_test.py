@@ -9,7 +9,7 @@ from absl.testing import absltest, parameterized
 from tf_agents.trajectories import time_step as ts
 
 from pearl_tf.data import types
-from pearl_tf.environments import gymnasium_adapter, meta_env, point_robot
+from pearl_tf.environments import gymnasium_adapter, meta_env, point_robot, tolerance
 from pearl_tf.testing import test_case
 
 _TASK = types.Task(4, np.array([0.25], np.float32))
@@ -150,7 +150,9 @@ class ActionsTest(test_case.TestCase):
     adapter.reset()
     with self.assertRaisesRegex(ValueError, r'_Fake takes actions of shape \(2,\), got \(3,\)'):
       adapter.step(np.zeros(3, np.float32))
-    with self.assertRaisesRegex(ValueError, 'action that is not a number'):
+    with self.assertRaisesRegex(
+      gymnasium_adapter.PolicyFault, 'gave _Fake, .*not a number in step'
+    ):
       adapter.step(np.array([0.0, np.nan], np.float32))
 
 
@@ -247,7 +249,10 @@ class EpisodesTest(test_case.TestCase):
     np.testing.assert_array_equal(first, kept)
 
   def test_large_but_finite_observations_pass(self):
-    adapter = _adapter(result={'observation': np.full(3, 1e30)})
+    adapter = gymnasium_adapter.GymnasiumAdapter(
+      _Fake(result={'observation': np.full(3, 1e30)}),
+      tolerance=tolerance.Tolerance(largest_number=1e31),
+    )
     adapter.reset()
     self.assertAllClose(adapter.step(np.zeros(2, np.float32)).observation, np.full(3, 1e30))
 
@@ -323,6 +328,8 @@ class FaultsTest(test_case.TestCase):
     ({'reward': np.nan}, 'the reward is nan, not a finite'),
     ({'reward': -np.inf}, 'the reward is -inf, not a finite'),
     ({'reward': 1e39}, r'the reward is 1e\+39, not a finite'),
+    ({'reward': 1e7}, r'the reward is 1e\+07, beyond Tolerance.largest_number = 1e\+06'),
+    ({'observation': np.array([1.0, -2e6, 0.0])}, r'observation\[1\] is -2e\+06, beyond Tol'),
     ({'reward': None}, 'the reward is None, expected a number'),
     ({'reward': np.zeros(2)}, 'the reward is array.*expected a number'),
     ({'terminated': np.zeros(2, bool)}, r'terminated is array\(.False, False.\), expected True or'),

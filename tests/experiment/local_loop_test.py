@@ -71,7 +71,11 @@ class LocalLoopTest(test_case.TestCase):
 
   def test_divergence_keeps_the_last_good_checkpoint(self):
     # Rewards that fit into float32, and whose squares do not.
-    bindings = ('make.reward_scale = 1e30', 'Training.num_iterations = 2')
+    bindings = (
+      'make.reward_scale = 1e30',
+      'Tolerance.largest_number = 3e38',
+      'Training.num_iterations = 2',
+    )
     with self.assertRaisesRegex(learner.DivergenceError, 'loss/critic.* not finite'):
       train(self.root, *bindings)
     saved = newest(self.root)
@@ -109,6 +113,32 @@ class LocalLoopTest(test_case.TestCase):
       )
     self.assertIn('Environment FaultyLine, task 1 (parameters', str(caught.exception))
     self.assertIn(fakes.FAULTS[fault], str(caught.exception))
+
+  def test_a_simulator_that_blows_up_now_and_then_does_not_end_a_run(self):
+    unstable = "make.name = 'pearl_tf.testing.fakes:UnstableLine'"
+    with self.assertRaisesRegex(gymnasium_adapter.EnvironmentFault, r'observation\[0\] is nan'):
+      train(self.root, unstable, 'Tolerance.largest_share = 0.0')
+    self.assertTrue(train(self.root, unstable))
+    dropped = [record['collect/dropped_episodes'] for record in metrics.read(self.root)]
+    self.assertGreater(dropped[0], 0)
+    self.assertEqual(dropped, sorted(dropped))
+
+  def test_an_action_that_is_not_a_number_is_the_policy_s_fault(self):
+    original = collector.Collector.visit
+
+    def visit(self, tasks, **kwargs):
+      if visits:
+        raise gymnasium_adapter.PolicyFault('the policy gave Line an action that is not a number')
+      visits.append(tasks)
+      return original(self, tasks, **kwargs)
+
+    visits = []
+    message = r'^the policy gave Line .* The means of the last losses: loss/critic [\d.]+.*was kept'
+    with (
+      mock.patch.object(collector.Collector, 'visit', visit),
+      self.assertRaisesRegex(learner.DivergenceError, message),
+    ):
+      train(self.root)
 
   def test_a_signal_saves_in_the_middle_and_the_pool_is_never_collected_again(self):
     original = learner.Learner.run

@@ -144,7 +144,11 @@ class TrainTest(test_case.TestCase):
     result = train(
       f'--root_dir={root}',
       f'--gin_file={small_run.GIN_FILE}',
-      bindings=(*small_run.LINE, 'make.reward_scale = 1e30'),
+      bindings=(
+        *small_run.LINE,
+        'make.reward_scale = 1e30',
+        'Tolerance.largest_number = 3e38',
+      ),
     )
     self.assert_user_error(
       result, 1, 'training diverged within gradient steps 0 to 10', 'loss/critic', 'was kept'
