@@ -122,6 +122,8 @@ class MetaEnv(gymnasium.Env):
       and testing, whatever the seed; None where tasks are drawn.
     action_names: Names of the entries of an action, for the manifest of exports; None for none.
     observation_names: The same of an observation.
+    is_plane: Whether the observation is a position in the plane and the first two parameters of a
+      task are a goal there; such tasks are drawn as paths.
   """
 
   action_names: tuple[str, ...] | None = None
@@ -130,6 +132,7 @@ class MetaEnv(gymnasium.Env):
   default_parameters: tuple[float, ...] = ()
   has_sparse_reward: bool = False
   fixed_task_count: int | None = None
+  is_plane: bool = False
   _task: types.Task | None = None
 
   @property

@@ -29,6 +29,7 @@ class PointRobot(meta_env.MetaEnv):
   """
 
   metadata = {'render_modes': ['rgb_array'], 'render_fps': 10}
+  is_plane = True
   parameter_names = ('goal_x', 'goal_y')
   default_parameters = (0.0, 1.0)
   action_names = ('dx', 'dy')

@@ -11,6 +11,8 @@ import os
 import pathlib
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pearl_tf.data import files
 
 if TYPE_CHECKING:
@@ -53,6 +55,12 @@ def save(figure: mpl_figure.Figure, output: str | os.PathLike | None) -> None:
   with files.explained(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=_DOTS_PER_INCH)
+
+
+def pixels(figure: mpl_figure.Figure) -> np.ndarray:
+  """Returns a figure as `[H, W, 3] uint8`."""
+  figure.canvas.draw()
+  return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
 
 def decorate(axes: mpl_axes.Axes) -> None:

@@ -9,19 +9,18 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from pearl_tf.agents import learner
-from pearl_tf.data import seeds
 from pearl_tf.environments import gymnasium_adapter
-from pearl_tf.evaluation import meta_test, report
 from pearl_tf.experiment import builder as builder_lib
 from pearl_tf.experiment import (
   checkpoints,
   config,
   console,
+  evaluation,
   exports,
   interruption,
   metrics,
@@ -32,6 +31,10 @@ from pearl_tf.experiment import experiment as experiment_lib
 LATEST = 'latest'
 BEST = 'best'
 EVALUATIONS_OF_BEST = 5
+# TensorBoard gets figures of every so many evaluations and of the last one.
+_EVALUATIONS_PER_FIGURE = 10
+
+Callback = Callable[[Mapping[str, float | None]], bool | None]
 
 
 @dataclasses.dataclass
@@ -80,6 +83,7 @@ def train(
   gin_files: Sequence[str],
   gin_bindings: Sequence[str] = (),
   seed: int = 0,
+  callbacks: Sequence[Callback] = (),
 ) -> bool:
   """Trains into a run folder, from the start or from its last checkpoint.
 
@@ -88,9 +92,11 @@ def train(
     gin_files: configuration files.
     gin_bindings: single bindings, override the files.
     seed: the run's seed.
+    callbacks: each is called after every iteration with its line of metrics, as `metrics.jsonl` has
+      it, and may return True to stop the run as a signal does.
 
   Returns:
-    True at the end of the run, False if a signal asked to stop.
+    True at the end of the run, False if a signal or a callback asked to stop.
 
   Raises:
     ConfigError: if the configuration cannot be parsed, a number in it is impossible, the
@@ -107,7 +113,7 @@ def train(
   with folder.lock():
     changes = folder.claim(experiment.text, seed)
     builder.keep_tasks(folder)
-    loop = LocalLoop(builder, folder)
+    loop = LocalLoop(builder, folder, callbacks)
     if changes:
       logging.warning('the configuration of the run changes: %s', '; '.join(changes))
     try:
@@ -119,14 +125,22 @@ def train(
 class LocalLoop:
   """One run in one process."""
 
-  def __init__(self, builder: builder_lib.Builder, folder: run_folder.RunFolder):
+  def __init__(
+    self,
+    builder: builder_lib.Builder,
+    folder: run_folder.RunFolder,
+    callbacks: Sequence[Callback] = (),
+  ):
     """Builds every part and restores the newest checkpoint of the folder, if there is one.
 
     Args:
       builder: the experiment.
       folder: the run folder, already claimed for this experiment.
+      callbacks: see `train`.
     """
     self._builder = builder
+    self._callbacks = callbacks
+    self._stopped_by_callback = False
     self._folder = folder
     self._training = builder.training
     self._latest = checkpoints.Checkpoints(
@@ -137,11 +151,7 @@ class LocalLoop:
     self._best.remove_staged()
     self._agent = builder.agent
     self._restore()
-    num_sessions = max(len(builder.tasks.test), len(builder.tasks.train))
-    self._evaluation = builder.make_rollout(
-      deterministic=True,
-      num_environments=min(self._training.num_environments, 4 * num_sessions),
-    )
+    self._evaluation = evaluation.Evaluation(builder)
     self._last_values: dict[str, float] = {}
     self._exporter = None
     if self._training.export_interval is not None and not builder.method.not_served:
@@ -191,7 +201,8 @@ class LocalLoop:
     """Trains to the last iteration.
 
     Returns:
-      True at the end of the run, False if a signal asked to stop (everything is saved then).
+      True at the end of the run, False if a signal or a callback asked to stop (everything is saved
+      then).
 
     Raises:
       DivergenceError: if training stops being finite; the last checkpoint is from before.
@@ -209,7 +220,9 @@ class LocalLoop:
   def _run(self) -> bool:
     progress = self._progress
     with (
-      metrics.MetricsWriter(self._folder.root) as writer,
+      metrics.MetricsWriter(
+        self._folder.root, texts={'configuration': self._builder.experiment.text}
+      ) as writer,
       console.Console(
         num_iterations=self._training.num_iterations,
         start_iteration=progress.iteration,
@@ -230,10 +243,12 @@ class LocalLoop:
         self._timed('collect', self._prepare)
         self._timed('checkpoint', self._save)
       while progress.iteration < self._training.num_iterations:
-        if stop.requested or not self._iterate(writer, stop):
+        stopped = stop.requested or not self._iterate(writer, stop) or self._stopped_by_callback
+        if stopped and progress.iteration < self._training.num_iterations:
           self._timed('checkpoint', self._save)
+          reason = 'a callback' if self._stopped_by_callback else stop.requested.name
           self._console.message(
-            f'stopped by {stop.requested.name}; everything is saved, the same command continues'
+            f'stopped by {reason}; everything is saved, the same command continues'
           )
           return False
       return True
@@ -270,10 +285,10 @@ class LocalLoop:
     self._check_weights()  # The last step may have spoilt what no loss has shown yet.
     is_last = progress.iteration + 1 == self._training.num_iterations
     values = self._last_values = self._training_values()
-    evaluation = {}
+    evaluated = {}
     if is_last or (progress.iteration + 1) % self._training.evaluation_interval == 0:
-      evaluation = self._timed('evaluate', self._evaluate)
-      values |= evaluation
+      evaluated = self._timed('evaluate', self._evaluation.run, progress.iteration)
+      values |= evaluated
     progress.iteration += 1
     progress.scalar_sums, progress.num_summed = {}, 0
     counters = {
@@ -283,16 +298,24 @@ class LocalLoop:
     }
     # Before the checkpoint: a resumed run drops lines that its checkpoint does not know of, but
     # could not write one that is missing.
-    writer.write(values | self._times(), **counters)
-    if evaluation:
-      self._keep_if_best(evaluation['train/final_return'])
+    record = writer.write(values | self._times(), **counters)
+    if evaluated and (is_last or self._is_time_for_figures()):
+      writer.write_figures(self._evaluation.figures(), env_steps=progress.env_steps)
+    if evaluated:
+      self._keep_if_best(evaluated['train/final_return'])
     # Before the checkpoint, too: a run that dies between the two exports once more.
     if self._exporter is not None and self._training.exports_after(progress.iteration):
       self._timed('checkpoint', self._exporter.export, progress.env_steps)
     if is_last or progress.iteration % self._training.checkpoint_interval == 0:
       self._timed('checkpoint', self._save)
-    self._console.update(**counters, test_return=evaluation.get('test/final_return'))
+    self._console.update(**counters, test_return=evaluated.get('test/final_return'))
+    # All of them, whatever the first ones say.
+    self._stopped_by_callback = any([callback(record) for callback in self._callbacks])
     return True
+
+  def _is_time_for_figures(self) -> bool:
+    interval = self._training.evaluation_interval * _EVALUATIONS_PER_FIGURE
+    return self._progress.iteration % interval == 0
 
   def _collect(self) -> None:
     progress = self._progress
@@ -317,25 +340,6 @@ class LocalLoop:
     values = {name: total / progress.num_summed for name, total in progress.scalar_sums.items()}
     returns = {f'collect/return/{name}': r for name, r in progress.collect_returns.items()}
     return values | returns | {'collect/dropped_episodes': progress.dropped_episodes}
-
-  def _evaluate(self) -> dict[str, float]:
-    """Meta-tests on the test tasks and on as many random training tasks."""
-    iteration, tasks = self._progress.iteration, self._builder.tasks
-    random = np.random.default_rng(
-      seeds.sequence(self._builder.seed, seeds.Stream.EVALUATE_TRAIN, iteration)
-    )
-    number = min(len(tasks.test), len(tasks.train))
-    chosen = random.choice(len(tasks.train), size=number, replace=False)
-    values = {}
-    for name, stream, subset in (
-      ('test', seeds.Stream.EVALUATE_TEST, tasks.test),
-      ('train', seeds.Stream.EVALUATE_TRAIN, [tasks.train[index] for index in chosen]),
-    ):
-      result = self._builder.meta_test.run(
-        subset, self._evaluation, seed=seeds.sequence(self._builder.seed, stream, iteration)
-      )
-      values |= _values(name, result)
-    return values
 
   def _keep_if_best(self, train_return: float) -> None:
     """Keeps the agent if the mean of its last evaluations on training tasks is the best so far.
@@ -383,18 +387,6 @@ class LocalLoop:
     total = sum(seconds.values())
     values = {f'time/{activity}_seconds': spent for activity, spent in seconds.items()}
     return values | {'time/total_hours': total / 3600, 'time/memory_gib': _memory_gib()}
-
-
-def _values(name: str, result: meta_test.MetaTestResult) -> dict[str, float]:
-  """Returns the metrics of one meta-test."""
-  values = {
-    f'{name}/final_return': float(np.mean(list(report.final_returns(result).values()))),
-    f'{name}/return_by_trajectory': report.returns_by_trajectory(result),
-  }
-  success_rates = report.success_rates(result)
-  if success_rates is not None:
-    values[f'{name}/success_rate'] = float(np.mean(list(success_rates.values())))
-  return values
 
 
 def _memory_gib() -> float:

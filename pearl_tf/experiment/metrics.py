@@ -5,6 +5,8 @@ back to the checkpoint a run resumes from, and the TensorBoard folder is rebuilt
 is cut. This module decides no metric names apart from the counters; the training loop does.
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 import logging
@@ -13,13 +15,18 @@ import numbers
 import os
 import pathlib
 import shutil
+import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
 from pearl_tf.data import files
+from pearl_tf.evaluation import plot_style
+
+if TYPE_CHECKING:
+  from matplotlib import figure as mpl_figure
 
 FILE_NAME = 'metrics.jsonl'
 TENSORBOARD_FOLDER = 'tensorboard'
@@ -41,7 +48,7 @@ class MetricsWriter:
   not exist (a confidence interval of one task): `null` in the file and absent from TensorBoard.
   """
 
-  def __init__(self, run_dir: str | os.PathLike):
+  def __init__(self, run_dir: str | os.PathLike, *, texts: Mapping[str, str] | None = None):
     """Opens the files of a run folder, which is created if need be.
 
     An existing file is continued; a last line that was cut off in the middle is dropped. If other
@@ -49,14 +56,16 @@ class MetricsWriter:
 
     Args:
       run_dir: The run folder.
+      texts: What TensorBoard shows as text, by name.
     """
+    self._texts = texts or {}
     self._path = pathlib.Path(run_dir) / FILE_NAME
     self._tensorboard_dir = pathlib.Path(run_dir) / TENSORBOARD_FOLDER
     self._path.parent.mkdir(parents=True, exist_ok=True)
     self._set_damaged_aside()
     self._keep_lines(lambda record: True)
     self._file = self._path.open('a', encoding='utf-8')
-    self._summaries = tf.summary.create_file_writer(str(self._tensorboard_dir))
+    self._open_summaries()
 
   @property
   def path(self) -> pathlib.Path:
@@ -65,7 +74,7 @@ class MetricsWriter:
 
   def write(
     self, values: Mapping[str, Value], *, iteration: int, env_steps: int, gradient_steps: int
-  ) -> None:
+  ) -> dict[str, float | None]:
     """Writes one line and one TensorBoard scalar per value, and syncs both to disk.
 
     Args:
@@ -73,6 +82,9 @@ class MetricsWriter:
       iteration: Number of the training iteration; `truncate_after` goes by it.
       env_steps: Training transitions collected so far, the step of the TensorBoard scalars.
       gradient_steps: Updates made so far.
+
+    Returns:
+      What the line holds.
 
     Raises:
       ValueError: A name is taken by a counter or used twice, or a value has two or more dimensions.
@@ -90,6 +102,19 @@ class MetricsWriter:
       self._file.flush()
       os.fsync(self._file.fileno())
       self._write_summaries({**counters, **scalars})
+    return record
+
+  def write_figures(self, figures: Mapping[str, mpl_figure.Figure], *, env_steps: int) -> None:
+    """Shows figures in TensorBoard, and nowhere else: a run that is resumed begins anew with them.
+
+    Args:
+      figures: By name.
+      env_steps: Training transitions collected so far.
+    """
+    with self._summaries.as_default(step=env_steps), tf.summary.record_if(True):
+      for name, figure in figures.items():
+        tf.summary.image(name, plot_style.pixels(figure)[np.newaxis])
+    self._summaries.flush()
 
   def truncate_after(self, iteration: int) -> None:
     """Forgets everything written after an iteration.
@@ -112,7 +137,7 @@ class MetricsWriter:
     self._file.close()
     self._summaries.close()
 
-  def __enter__(self) -> 'MetricsWriter':
+  def __enter__(self) -> MetricsWriter:
     return self
 
   def __exit__(self, *unused_exception) -> None:
@@ -145,10 +170,17 @@ class MetricsWriter:
     self._summaries.close()
     for events in self._tensorboard_dir.glob('events.out.tfevents.*'):
       events.unlink()
-    self._summaries = tf.summary.create_file_writer(str(self._tensorboard_dir))
+    self._open_summaries()
     for record in read(self._path) if self._path.exists() else ():
       self._write_summaries(record, flush=False)
     self._summaries.flush()
+
+  def _open_summaries(self) -> None:
+    self._summaries = tf.summary.create_file_writer(str(self._tensorboard_dir))
+    with self._summaries.as_default(step=0), tf.summary.record_if(True):
+      for name, text in self._texts.items():
+        # TensorBoard reads Markdown, in which indented lines are shown as they are.
+        tf.summary.text(name, textwrap.indent(text, '    '))
 
   def _write_summaries(self, record: Mapping[str, float | None], *, flush: bool = True) -> None:
     # TF-Agents' learner records only every so many steps; that setting must not swallow ours.

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 from unittest import mock
 
@@ -32,7 +33,10 @@ class LocalLoopTest(test_case.TestCase):
     self.root = self.temp_dir() / 'run'
 
   def test_a_run_and_what_becomes_of_its_folder(self):
-    self.assertTrue(train(self.root, 'Training.evaluation_interval = 2'))
+    pictures = []
+    with mock.patch.object(metrics.tf.summary, 'image', lambda name, _: pictures.append(name)):
+      self.assertTrue(train(self.root, 'Training.evaluation_interval = 2'))
+    self.assertEqual(pictures, ['test/returns_by_trajectory'])
     records = metrics.read(self.root)
     self.assertEqual([record['iteration'] for record in records], [1, 2, 3])
     self.assertEqual([record['gradient_steps'] for record in records], [40, 80, 120])
@@ -46,6 +50,8 @@ class LocalLoopTest(test_case.TestCase):
       self.assertGreater(record['posterior/variance'], 0)
     trajectories = [name for name in records[2] if name.startswith('test/return_by_trajectory')]
     self.assertLen(trajectories, 12)  # 60 steps per repeat of 5 steps each.
+
+    self.assert_documented(records[2])
 
     progress = checkpoints.progress(newest(self.root))
     self.assertEqual((progress['iteration'], progress['env_steps']), (3, 1060))
@@ -68,6 +74,29 @@ class LocalLoopTest(test_case.TestCase):
     with self.assertRaisesRegex(run_folder.RunFolderError, r'(?s)\+Training.batch_size = 17'):
       train(self.root, 'Training.evaluation_interval = 2', 'Training.batch_size = 17')
     self.assertEqual((self.root / 'metrics.jsonl').read_bytes(), before)
+
+  def assert_documented(self, record):
+    logged = {re.sub(r'/\d+$', '/K', name) for name in record}
+    page = (small_run.ROOT / 'docs' / 'metrics.md').read_text()
+    documented = set(re.findall(r'^\| `([\w/]+)` \|', page, re.MULTILINE))
+    # The success rate is of environments that tell it.
+    self.assertEqual(documented, logged | {'test/success_rate', 'train/success_rate'})
+
+  def test_callbacks_get_each_line_and_may_stop(self):
+    records = []
+
+    def stop_after_two(record):
+      records.append(record)
+      return len(records) == 2
+
+    arguments = {'gin_files': [small_run.GIN_FILE], 'gin_bindings': small_run.LINE}
+    finished = local_loop.train(self.root, callbacks=[stop_after_two], **arguments)
+    self.assertFalse(finished)
+    self.assertEqual(records, metrics.read(self.root))
+    self.assertEqual(checkpoints.progress(newest(self.root))['iteration'], 2)
+    finished = local_loop.train(self.root, callbacks=[stop_after_two], **arguments)
+    self.assertTrue(finished)
+    self.assertEqual([record['iteration'] for record in records], [1, 2, 3])
 
   def test_divergence_keeps_the_last_good_checkpoint(self):
     # Rewards that fit into float32, and whose squares do not.

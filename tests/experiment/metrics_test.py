@@ -7,6 +7,7 @@ import tensorflow as tf
 from absl.testing import absltest, parameterized
 from tensorboard.backend.event_processing import event_accumulator
 
+from pearl_tf.evaluation import plot_style
 from pearl_tf.experiment import metrics
 from pearl_tf.testing import test_case
 
@@ -95,6 +96,24 @@ class MetricsWriterTest(test_case.TestCase):
     self.assertEqual(
       [step for step, _ in _tensorboard(run_dir)['loss/critic']], [0, 1000, 2000, 3000, 4000]
     )
+
+  def test_tensorboard_has_texts_and_pictures(self):
+    run_dir = self.temp_dir()
+    figure = plot_style.new_figure(2, 1)
+    with metrics.MetricsWriter(run_dir, texts={'configuration': 'a = 1'}) as writer:
+      writer.truncate_after(-1)
+      writer.write_figures({'test/picture': figure}, env_steps=1000)
+    accumulator = event_accumulator.EventAccumulator(
+      str(run_dir / metrics.TENSORBOARD_FOLDER), size_guidance={event_accumulator.TENSORS: 0}
+    )
+    accumulator.Reload()
+    (text,) = accumulator.Tensors('configuration')
+    self.assertEqual(text.tensor_proto.string_val, [b'    a = 1'])
+    (picture,) = accumulator.Tensors('test/picture')
+    self.assertEqual(picture.step, 1000)
+    width, height, png = picture.tensor_proto.string_val
+    self.assertEqual((width, height), (b'200', b'100'))
+    self.assertEqual(tf.io.decode_png(png).shape, (100, 200, 3))
 
   def test_tensorboard_is_written_whatever_the_learner_records(self):
     run_dir = self.temp_dir()
