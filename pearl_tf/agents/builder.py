@@ -6,7 +6,6 @@ one package a method, each with a class of the protocol `AgentBuilder`, which gi
 evaluation, metrics and checkpoints, and asks a `LearningProcess` for the rest.
 """
 
-import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -51,8 +50,8 @@ class Agent(Protocol):
 class LearningProcess(Protocol):
   """How an agent gets its data and learns from them.
 
-  Every call is a function of the run's seed, the iteration, and what `variables`, `state` and
-  `save_replay` keep, so that a run that was stopped goes on as if it had not been.
+  Every call is a function of the run's seed, the iteration, and what `variables` and `state` keep,
+  so that a run that was stopped goes on as if it had not been.
 
   Attributes:
     keeps_data: whether a checkpoint holds what was collected. If not, the data of an iteration that
@@ -86,10 +85,7 @@ class LearningProcess(Protocol):
     """Returns plain data that a checkpoint keeps."""
 
   def restore(self, state: dict[str, Any]) -> None:
-    """Takes back what `state` returned."""
-
-  def save_replay(self, directory: pathlib.Path) -> None:
-    """Writes the replay into a folder of a checkpoint; does nothing where there is none."""
+    """Takes back what `state` returned, after the variables were restored."""
 
   def close(self) -> None:
     """Ends what it has started."""
@@ -132,19 +128,5 @@ class AgentBuilder(Protocol):
   ) -> acting.Acting:
     """Returns what acts and adapts: as a meta-test does if `deterministic`, else as collection."""
 
-  def make_process(
-    self,
-    agent: Agent,
-    run: Run,
-    *,
-    restore_from: pathlib.Path | None = None,
-    scratch_directory: pathlib.Path | None = None,
-  ) -> LearningProcess:
-    """Returns the learning process.
-
-    Args:
-      agent: learns.
-      run: where.
-      restore_from: the replay part of a checkpoint; None starts empty.
-      scratch_directory: for files in the making, on the disk of the checkpoints.
-    """
+  def make_process(self, agent: Agent, run: Run) -> LearningProcess:
+    """Returns the learning process of an agent in a run."""

@@ -39,7 +39,7 @@ class Learner:
       seed: seeds the draws.
     """
     self._agent = agent
-    self._sampler = sampler
+    self.sampler = sampler
     self._seed = tf.constant(seed.generate_state(2).astype(np.int32))
     self._train_step = tf.function(self._sample_and_train)
     self._train_steps = tf.function(self._sum_over_steps)
@@ -47,7 +47,7 @@ class Learner:
   def _sample_and_train(self) -> dict[str, tf.Tensor]:
     step = tf.cast(self._agent.train_step_counter, tf.int32)
     seed = tf.random.experimental.stateless_fold_in(self._seed, step, alg='philox')
-    return self._agent.train(self._sampler.sample(seed)).extra
+    return self._agent.train(self.sampler.sample(seed)).extra
 
   def _sum_over_steps(self, num_steps: tf.Tensor) -> dict[str, tf.Tensor]:
     step = self._train_step.get_concrete_function()
@@ -70,7 +70,7 @@ class Learner:
       DivergenceError: if one of them is not finite.
       RuntimeError: if a task has no data to sample.
     """
-    self._sampler.check_ready()
+    self.sampler.check_ready()
     totals = self._train_steps(tf.constant(num_steps, tf.int32))
     totals = {name: float(total) for name, total in totals.items()}
     broken = sorted(name for name, total in totals.items() if not np.isfinite(total))

@@ -7,8 +7,6 @@ import gin
 from pearl_tf.collect import schedule
 from pearl_tf.replay import batch_rule
 
-SAMPLERS = ('cache', 'direct')
-
 
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +26,8 @@ class Training:
       method), or, to compare with, 'replay', all of its replay, or 'rl_batch', the RL batch itself.
     max_episode_steps: time limit of every episode; not a termination.
     num_environments: environments stepped in parallel.
-    sampler: 'cache' (learner-side rings) or 'direct' (from the Reverb tables, for replay larger
-      than memory).
-    replay_capacity: transitions the learner's cache keeps, of all tasks together; None for all that
-      the run can collect. Less saves memory and drops the oldest.
+    replay_capacity: transitions the learner keeps, of all tasks together; None for all of them.
+      Less saves memory and drops the oldest.
     steps_per_call: training steps per compiled call; also how soon Ctrl-C is noticed.
     evaluation_interval: iterations between meta-tests; the last iteration always evaluates.
     checkpoint_interval: iterations between checkpoints; the initial pool, the last iteration and an
@@ -52,7 +48,6 @@ class Training:
   context_source: str = batch_rule.RECENT
   max_episode_steps: int = 200
   num_environments: int = 32
-  sampler: str = 'cache'
   replay_capacity: int | None = None
   steps_per_call: int = 20
   evaluation_interval: int = 1
@@ -70,14 +65,7 @@ class Training:
       value = getattr(self, name)
       if value is not None and value < 1:
         raise ValueError(f'Training.{name} must be positive or None, got {value}')
-    if self.sampler not in SAMPLERS:
-      raise ValueError(f'Training.sampler must be one of {SAMPLERS}, got {self.sampler!r}')
     self.batch_rule.check_sizes(context_size=self.context_size, batch_size=self.batch_size)
-    if self.sampler == 'direct' and self.batch_rule != batch_rule.BatchRule():
-      raise ValueError(
-        f"Training.sampler = 'direct' draws transitions of the recent context only, got "
-        f"{self.batch_rule}: use Training.sampler = 'cache'"
-      )
 
   @property
   def batch_rule(self) -> batch_rule.BatchRule:
@@ -87,6 +75,12 @@ class Training:
       batch_sampling=self.batch_sampling,
       context_source=self.context_source,
     )
+
+  @property
+  def batch_sizes(self) -> dict[str, int]:
+    """The sizes of a training batch, as `pearl_tf.replay.cache` names them."""
+    names = ('meta_batch_size', 'context_size', 'batch_size')
+    return {name: getattr(self, name) for name in names}
 
   def check_order(self, order_matters: bool) -> None:
     """Checks that an encoder that reads a context in its order is given one that has an order.

@@ -52,26 +52,36 @@ class Collector:
   def fill(self, tasks: Sequence[types.Task], *, seed: np.random.SeedSequence) -> Collected:
     """Collects the initial pool of every task, on the prior with the policy as it is."""
     sessions = [session.Session(task, self._schedule.initial_phases()) for task in tasks]
-    return self._run(sessions, seed)
+    return self._run(sessions, seed, 0)
 
-  def visit(self, tasks: Sequence[types.Task], *, seed: np.random.SeedSequence) -> Collected:
+  def visit(
+    self, tasks: Sequence[types.Task], *, seed: np.random.SeedSequence, number: int
+  ) -> Collected:
     """Visits tasks side by side; each visit replaces the task's context.
 
     A task may be listed more than once. As if the visits had come one after the other, each infers
     its beliefs from its own data and the last one leaves its context.
-    """
-    return self._run([session.Session(task, self._phases) for task in tasks], seed)
 
-  def _run(self, sessions: Sequence[session.Session], seed: np.random.SeedSequence) -> Collected:
+    Args:
+      tasks: the tasks.
+      seed: source of all randomness.
+      number: of this round of visits, from 1, growing over the run.
+    """
+    return self._run([session.Session(task, self._phases) for task in tasks], seed, number)
+
+  def _run(
+    self, sessions: Sequence[session.Session], seed: np.random.SeedSequence, number: int
+  ) -> Collected:
     last_visit = {current.task.index: index for index, current in enumerate(sessions)}
-    for task_index in last_visit:
-      self._writer.begin_context(task_index)
     returns: dict[str, list[float]] = defaultdict(list)
 
     def write(finished: rollout.FinishedEpisode) -> None:
       is_last_visit = last_visit[finished.task.index] == finished.session_index
       self._writer.write(
-        finished.task.index, finished.episode, in_context=finished.in_context and is_last_visit
+        finished.task.index,
+        finished.episode,
+        in_context=finished.in_context and is_last_visit,
+        visit=number,
       )
       returns[finished.phase].append(float(np.sum(finished.episode.context_reward)))
 

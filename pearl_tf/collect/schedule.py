@@ -94,22 +94,6 @@ class CollectSchedule:
         "task's context and has to refill it"
       )
 
-  def max_transitions(self, *, num_tasks: int, num_iterations: int, max_episode_steps: int) -> int:
-    """Returns the most transitions a run can collect, every phase overshooting by an episode.
-
-    Args:
-      num_tasks: training tasks.
-      num_iterations: iterations of the run.
-      max_episode_steps: time limit of every episode.
-    """
-
-    def most(steps: int) -> int:
-      return steps + max_episode_steps - 1 if steps else 0
-
-    visit = most(self.prior_steps) + most(self.posterior_steps) + most(self.extra_steps)
-    visits = num_iterations * self.tasks_per_iteration
-    return num_tasks * most(self.initial_steps) + visits * visit
-
   def initial_phases(self) -> list[Phase]:
     """Returns the phases that fill a task's replay before any training."""
     return [Phase('initial', self.initial_steps, num_prior_episodes=None, in_context=True)]

@@ -6,7 +6,6 @@ parts they ask for.
 
 import functools
 import logging
-import pathlib
 
 from pearl_tf.agents import builder as agents_builder
 from pearl_tf.collect import acting, rollout
@@ -119,13 +118,6 @@ class Builder:
       self.environments(num_environments), self.make_actor(deterministic=deterministic)
     )
 
-  def make_process(
-    self,
-    *,
-    restore_from: pathlib.Path | None = None,
-    scratch_directory: pathlib.Path | None = None,
-  ) -> agents_builder.LearningProcess:
-    """Returns the agent's learning process; see `agents.builder.AgentBuilder.make_process`."""
-    return self.method.make_process(
-      self.agent, self.run, restore_from=restore_from, scratch_directory=scratch_directory
-    )
+  def make_process(self) -> agents_builder.LearningProcess:
+    """Returns the agent's learning process."""
+    return self.method.make_process(self.agent, self.run)

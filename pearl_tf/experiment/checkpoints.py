@@ -1,15 +1,14 @@
-"""Checkpoints of a whole run: variables, replay and progress as one folder that appears at once.
+"""Checkpoints of a whole run: variables and progress as one folder that appears at once.
 
 A checkpoint is staged under a name that starts with a dot and renamed when every part is on disk,
 so a process that dies half-way leaves the former checkpoint as it was. TensorFlow's own manager
-cannot make variables, the replay server's tables and the progress file appear together.
+cannot make variables and the progress file appear together.
 """
 
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -18,7 +17,6 @@ from pearl_tf.data import files
 
 _VARIABLES = 'variables'
 _PROGRESS = 'progress.json'
-_REPLAY = 'reverb'  # The folder that `ReplayServer.checkpoint` makes.
 _STAGED_PREFIX = '.staged-'
 _REMEDY = 'is damaged or of another experiment; remove its folder to go on from an older one'
 
@@ -52,8 +50,6 @@ class Checkpoints:
     number: int,
     variables: dict[str, Any],
     progress: dict[str, Any],
-    *,
-    save_replay: Callable[[pathlib.Path], Any] | None = None,
   ) -> pathlib.Path:
     """Writes a checkpoint, then removes those of a higher number and the oldest ones.
 
@@ -63,7 +59,6 @@ class Checkpoints:
       number: grows from checkpoint to checkpoint, for example the gradient step.
       variables: trackable objects by name.
       progress: plain data.
-      save_replay: writes the replay into the folder it is given; None for weights only.
 
     Returns:
       The folder of the checkpoint.
@@ -79,8 +74,6 @@ class Checkpoints:
       try:
         staged.mkdir()
         tf.train.Checkpoint(**variables).write(str(staged / _VARIABLES))
-        if save_replay is not None:
-          save_replay(staged)
         (staged / _PROGRESS).write_text(json.dumps(progress))
         files.sync_tree(staged)
       except BaseException:
@@ -138,11 +131,6 @@ def progress(checkpoint: pathlib.Path) -> dict[str, Any]:
     return json.loads((checkpoint / _PROGRESS).read_text())
   except (OSError, ValueError) as error:
     raise CheckpointError(f'checkpoint {checkpoint} {_REMEDY}: {error}') from error
-
-
-def replay_folder(checkpoint: pathlib.Path) -> pathlib.Path:
-  """Returns where a checkpoint keeps its replay."""
-  return checkpoint / _REPLAY
 
 
 def restore(checkpoint: pathlib.Path, variables: dict[str, Any], *, partial: bool = False) -> None:

@@ -74,7 +74,7 @@ class Progress:
   seconds: dict[str, float] = dataclasses.field(
     default_factory=lambda: dict.fromkeys(console.PHASES, 0.0)
   )
-  replay_writer: dict = dataclasses.field(default_factory=dict)
+  process: dict = dataclasses.field(default_factory=dict)
 
 
 def train(
@@ -171,20 +171,15 @@ class LocalLoop:
     return int(self._agent.train_step_counter)
 
   def _restore(self) -> None:
-    scratch = self._folder.scratch()
+    self._progress = Progress()
+    self._process = self._builder.make_process()
     newest = self._latest.latest()
     if newest is None:
-      self._progress = Progress()
-      self._process = self._builder.make_process(scratch_directory=scratch)
       return
-    self._progress = Progress(**checkpoints.progress(newest))
-    self._process = self._builder.make_process(
-      restore_from=checkpoints.replay_folder(newest),
-      scratch_directory=scratch,
-    )
     try:
-      self._process.restore(self._progress.replay_writer)
+      self._progress = Progress(**checkpoints.progress(newest))
       checkpoints.restore(newest, self._variables())
+      self._process.restore(self._progress.process)
     except BaseException:
       self.close()
       raise
@@ -373,13 +368,12 @@ class LocalLoop:
     if not self._process.keeps_data and progress.collected_iterations > progress.iteration:
       progress.env_steps -= progress.iteration_env_steps
       progress.collected_iterations = progress.iteration
-    self._progress.replay_writer = self._process.state()
+    self._progress.process = self._process.state()
     self._progress.num_saves += 1
     self._latest.save(
       self._progress.num_saves,
       self._variables(),
       dataclasses.asdict(self._progress),
-      save_replay=self._process.save_replay,
     )
 
   def _times(self) -> dict[str, float]:

@@ -9,7 +9,6 @@ import fcntl
 import json
 import os
 import pathlib
-import shutil
 from typing import IO
 
 from pearl_tf import version
@@ -81,13 +80,6 @@ class RunFolder:
   def exports(self) -> pathlib.Path:
     """SavedModels for serving, several versions."""
     return self.root / 'export'
-
-  def scratch(self) -> pathlib.Path:
-    """Returns an empty folder for files in the making, on the same disk as the checkpoints."""
-    folder = self.root / '.scratch'
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
 
   @property
   def seed(self) -> int:

@@ -85,7 +85,6 @@ def _is_for_the_user(error: Exception) -> bool:
   from pearl_tf.environments import gymnasium_adapter
   from pearl_tf.experiment import checkpoints, config, published, run_folder
   from pearl_tf.export import exporter
-  from pearl_tf.replay import server
 
   return isinstance(
     error,
@@ -95,7 +94,6 @@ def _is_for_the_user(error: Exception) -> bool:
     | published.PublishedError
     | run_folder.RunFolderError
     | checkpoints.CheckpointError
-    | server.CheckpointError
     | learner.DivergenceError
     | gymnasium_adapter.EnvironmentFault
     | gymnasium_adapter.PolicyFault,

@@ -6,18 +6,21 @@ as the gradient step itself. All state is in variables, hence in the learner's c
 """
 
 import functools
+from collections.abc import Iterator
 
 import gin
+import numpy as np
 import tensorflow as tf
 
 from pearl_tf.data import types
 from pearl_tf.replay import batch_rule, index_rings, packing, trajectory_rings
 
 _MAX_INT32 = 2**31 - 1
+MAX_CAPACITY = _MAX_INT32 // 2
 _PAPER = batch_rule.BatchRule()
 
 
-@gin.configurable(denylist=['layout', 'num_tasks', 'capacity', 'keep_trajectories', 'name'])
+@gin.configurable(denylist=['layout', 'num_tasks', 'capacity', 'name'])
 class ReplayCache(tf.Module):
   """One pool of rows for all tasks, and for each task the rings of its replay and context rows.
 
@@ -34,7 +37,6 @@ class ReplayCache(tf.Module):
     capacity: int,
     capacity_per_task: int = 1_000_000,
     context_capacity_per_task: int = 1_000_000,
-    keep_trajectories: bool = False,
     name: str = 'replay_cache',
   ):
     """Makes an empty cache.
@@ -42,11 +44,10 @@ class ReplayCache(tf.Module):
     Args:
       layout: Layout of the rows.
       num_tasks: Number of training tasks.
-      capacity: Transitions of all tasks together. Size it to the run: `4 * capacity * W` bytes are
-        allocated at once and written by every checkpoint.
+      capacity: Transitions of all tasks together, the oldest make room for more. Memory and
+        checkpoints grow with what is there: at most 1.2 times `4 * num_rows * W` bytes.
       capacity_per_task: Transitions of one task; the default is the authors'.
       context_capacity_per_task: Context transitions of one task; the default is the authors'.
-      keep_trajectories: Remember which rows make up a trajectory, so that whole ones can be drawn.
       name: Name of the module.
 
     Raises:
@@ -60,38 +61,35 @@ class ReplayCache(tf.Module):
       'context_capacity_per_task': context_capacity_per_task,
     }
     for key, number in numbers.items():
-      if not 1 <= number <= _MAX_INT32 // 2:
-        raise ValueError(f'ReplayCache.{key} must be in [1, {_MAX_INT32 // 2}], got {number}.')
+      if not 1 <= number <= MAX_CAPACITY:
+        raise ValueError(f'ReplayCache.{key} must be in [1, {MAX_CAPACITY}], got {number}.')
     self._layout = layout
     self._num_tasks = num_tasks
     self._capacity = capacity
-    self._replay = index_rings.IndexRings(
-      num_tasks, capacity=min(capacity_per_task, capacity), name='replay'
-    )
+    # int32 numbers all the entries of all tasks.
+    largest = min(capacity, _MAX_INT32 // num_tasks)
+    capacity_per_task = min(capacity_per_task, largest)
+    context_capacity_per_task = min(context_capacity_per_task, largest)
+    self._replay = index_rings.IndexRings(num_tasks, capacity=capacity_per_task, name='replay')
     self._context = index_rings.IndexRings(
-      num_tasks, capacity=min(context_capacity_per_task, capacity), name='context'
+      num_tasks, capacity=context_capacity_per_task, name='context'
     )
-    self._replay_trajectories = self._context_trajectories = None
-    if keep_trajectories:
-      self._replay_trajectories = trajectory_rings.TrajectoryRings(
-        num_tasks,
-        capacity=min(capacity_per_task, capacity),
-        pool_size=capacity,
-        name='replay_trajectories',
-      )
-      self._context_trajectories = trajectory_rings.TrajectoryRings(
-        num_tasks,
-        capacity=min(context_capacity_per_task, capacity),
-        pool_size=capacity,
-        name='context_trajectories',
-      )
+    self._replay_trajectories = trajectory_rings.TrajectoryRings(
+      num_tasks, capacity=capacity_per_task, pool_size=capacity, name='replay_trajectories'
+    )
+    self._context_trajectories = trajectory_rings.TrajectoryRings(
+      num_tasks, capacity=context_capacity_per_task, pool_size=capacity, name='context_trajectories'
+    )
     with tf.device('/CPU:0'):
-      self._generation = tf.Variable(
-        tf.zeros([num_tasks], tf.int64), trainable=False, name='generation'
-      )
+      self._visit = tf.Variable(tf.zeros([num_tasks], tf.int64), trainable=False, name='visit')
       self._cursor = tf.Variable(0, dtype=tf.int32, trainable=False, name='cursor')
       self._num_rows = tf.Variable(0, dtype=tf.int32, trainable=False, name='num_rows')
-      self._pool = tf.Variable(tf.zeros([capacity, layout.width]), trainable=False, name='pool')
+      self._pool = tf.Variable(
+        tf.zeros([0, layout.width]),
+        shape=tf.TensorShape([None, layout.width]),
+        trainable=False,
+        name='pool',
+      )
     # One trace for all lengths.
     self._append = tf.function(
       self.append,
@@ -147,8 +145,6 @@ class ReplayCache(tf.Module):
       'whole trajectory of context': self._context_trajectories,
     }
     for what, rings in kinds.items():
-      if rings is None:
-        continue
       empty = tf.where(tf.equal(rings.sizes, 0))[:, 0].numpy().tolist()
       if empty:
         raise RuntimeError(
@@ -158,15 +154,15 @@ class ReplayCache(tf.Module):
           f'it holds {self.num_rows} of at most {self._capacity} transitions.'
         )
 
-  def add(self, task_index: int, rows: tf.Tensor, *, in_context: bool, generation: int) -> None:
+  def add(self, task_index: int, rows: tf.Tensor, *, in_context: bool, visit: int) -> None:
     """Stores one trajectory; the oldest rows make room where there is none. A host call.
 
     Args:
       task_index: The task.
       rows: `[S, W] float32`, packed transitions, `1 <= S <= capacity`.
       in_context: Whether they belong to the task's context too.
-      generation: Which context of the task this is; another one than last time clears the window
-        first, also when the trajectory itself is not part of the context.
+      visit: Number of the visit to the task. A later one than so far clears the context first,
+        also when the trajectory itself is not part of it; of an earlier one it takes nothing.
 
     Raises:
       ValueError: If the task does not exist or the rows have another shape.
@@ -185,11 +181,11 @@ class ReplayCache(tf.Module):
       tf.constant(task_index, tf.int32),
       rows,
       tf.constant(bool(in_context)),
-      tf.constant(int(generation), tf.int64),
+      tf.constant(int(visit), tf.int64),
     )
 
   def append(
-    self, task: tf.Tensor, rows: tf.Tensor, in_context: tf.Tensor, generation: tf.Tensor
+    self, task: tf.Tensor, rows: tf.Tensor, in_context: tf.Tensor, visit: tf.Tensor
   ) -> None:
     """Stores one trajectory: `add` for use inside a `tf.function`.
 
@@ -198,7 +194,7 @@ class ReplayCache(tf.Module):
       rows: `[S, W] float32`, `1 <= S <= capacity`; another number fails with
         `InvalidArgumentError`, as does a task that does not exist.
       in_context: `[] bool`.
-      generation: `[] int64`.
+      visit: `[] int64`.
     """
     with tf.device('/CPU:0'):
       num_rows = tf.shape(rows)[0]
@@ -210,23 +206,22 @@ class ReplayCache(tf.Module):
       )
       full = self._num_rows + num_rows > self._capacity
       tf.cond(full, lambda: self._expire(num_rows), lambda: None)
+      self._reserve(tf.minimum(self._num_rows + num_rows, self._capacity))
       slots = (self._cursor + tf.range(num_rows)) % self._capacity
       self._pool.scatter_update(tf.IndexedSlices(rows, slots))
       for rings in self._rings('replay'):
         rings.append(task, slots)
-      renewed = tf.not_equal(self._generation[task], generation)
-      self._generation.scatter_update(tf.IndexedSlices(generation, task))
+      is_later = visit > self._visit[task]
+      joins = tf.logical_and(in_context, visit >= self._visit[task])
+      self._visit.scatter_max(tf.IndexedSlices(visit, task))
       for rings in self._rings('context'):
-        tf.cond(renewed, functools.partial(rings.clear, task), lambda: None)
-        tf.cond(in_context, functools.partial(rings.append, task, slots), lambda: None)
+        tf.cond(is_later, functools.partial(rings.clear, task), lambda: None)
+        tf.cond(joins, functools.partial(rings.append, task, slots), lambda: None)
       self._cursor.assign((self._cursor + num_rows) % self._capacity)
       self._num_rows.assign(tf.minimum(self._num_rows + num_rows, self._capacity))
-      if self._replay_trajectories is not None:
-        for name in ('replay', 'context'):
-          rows_of_task, trajectories = self._rings(name)
-          trajectories.drop_cut(
-            rows_of_task, cursor=self._cursor.read_value(), num_appended=num_rows
-          )
+      for name in ('replay', 'context'):
+        rows_of_task, trajectories = self._rings(name)
+        trajectories.drop_cut(rows_of_task, cursor=self._cursor.read_value(), num_appended=num_rows)
 
   def sample(
     self,
@@ -296,27 +291,47 @@ class ReplayCache(tf.Module):
       return self._layout.unpack_context(rows)
 
   def _rings(self, name: str) -> list[index_rings.IndexRings]:
-    """Returns the rings of rows of 'replay' or 'context' and, where kept, those of trajectories."""
-    rings = {
-      'replay': [self._replay, self._replay_trajectories],
-      'context': [self._context, self._context_trajectories],
-    }
-    return [kind for kind in rings[name] if kind is not None]
+    """Returns the rings of rows of 'replay' or 'context' and those of trajectories."""
+    if name == 'replay':
+      return [self._replay, self._replay_trajectories]
+    return [self._context, self._context_trajectories]
 
   def _draw(
     self, name: str, sampling: str, seed: tf.Tensor, tasks: tf.Tensor, num_rows: int
   ) -> tf.Tensor:
     """Returns `[T, num_rows, W]` rows of the tasks."""
-    rings = self._rings(name)
-    if sampling == batch_rule.TRAJECTORIES and len(rings) == 1:
-      raise ValueError('Whole trajectories are drawn from a cache with keep_trajectories=True.')
-    chosen = rings[1] if sampling == batch_rule.TRAJECTORIES else rings[0]
+    rows, trajectories = self._rings(name)
+    chosen = trajectories if sampling == batch_rule.TRAJECTORIES else rows
     return tf.gather(self._pool, chosen.sample(seed, tasks, num_rows))
+
+  def trajectories(self, task_index: int) -> Iterator[tuple[np.ndarray, bool]]:
+    """Yields each trajectory of a task, oldest first: rows `[S, W]`, and whether it is context."""
+    task_index = self._checked(task_index)
+    in_context = set(self._context_trajectories.ordered(task_index).numpy().tolist())
+    for first in self._replay_trajectories.ordered(task_index).numpy().tolist():
+      slots = (first + tf.range(self._replay_trajectories.length(first))) % self._capacity
+      yield tf.gather(self._pool, slots).numpy(), first in in_context
+
+  def visit(self, task_index: int) -> int:
+    """Returns the number of the last visit to a task."""
+    return int(self._visit[self._checked(task_index)])
 
   def _checked(self, task_index: int) -> int:
     if not 0 <= int(task_index) < self._num_tasks:
       raise ValueError(f'task_index must be in [0, {self._num_tasks}), got {task_index}.')
     return int(task_index)
+
+  def _reserve(self, num_rows: tf.Tensor) -> None:
+    """Makes room for that many rows in the pool and whatever is numbered by its slots."""
+    allocated = tf.shape(self._pool)[0]
+
+    def grow() -> None:
+      more = tf.minimum(tf.maximum(num_rows, allocated + allocated // 6), self._capacity)
+      self._pool.assign(tf.pad(self._pool, [[0, more - allocated], [0, 0]]))
+      for trajectories in (self._replay_trajectories, self._context_trajectories):
+        trajectories.reserve(more)
+
+    tf.cond(num_rows > allocated, grow, lambda: None)
 
   def _expire(self, num_rows: tf.Tensor) -> None:
     """Forgets the entries whose rows are about to be overwritten.

@@ -86,7 +86,7 @@ class Feeder:
         tf.cast(header[tables.HEADER_TASK], tf.int32),
         rows,
         tf.cast(header[tables.HEADER_IN_CONTEXT], tf.bool),
-        header[tables.HEADER_GENERATION],
+        header[tables.HEADER_VISIT],
       )
       num_taken += 1
       num_transitions += tf.shape(rows)[0]

@@ -1,20 +1,16 @@
-"""The replay of a run in one process: server, writer, the learner's cache and sampler."""
+"""The replay of a run in one process: server, writer, and the learner's cache with its feeder.
 
-import pathlib
+The parts know each other by the server's address alone, so that a program may hold one of them.
+"""
+
 from collections.abc import Callable
 
 import reverb
 
-from pearl_tf.replay import (
-  batch_rule,
-  cache,
-  direct_sampler,
-  feeder,
-  packing,
-  server,
-  tables,
-  writer,
-)
+from pearl_tf.replay import cache as cache_lib
+from pearl_tf.replay import feeder, packing, server, tables, writer
+
+_MAX_PENDING_EPISODES = 16
 
 
 class Replay:
@@ -25,58 +21,44 @@ class Replay:
     layout: packing.PackedLayout,
     num_tasks: int,
     *,
-    rule: batch_rule.BatchRule,
-    sizes: dict[str, int],
-    capacity: int | None,
-    cache_class: Callable[..., cache.ReplayCache] = cache.ReplayCache,
-    sampler_class: Callable[..., direct_sampler.DirectSampler] = direct_sampler.DirectSampler,
+    capacity: int,
+    cache_class: Callable[..., cache_lib.ReplayCache] = cache_lib.ReplayCache,
     make_tables: Callable[..., list[reverb.Table]] = tables.make_tables,
-    restore_from: pathlib.Path | None = None,
-    scratch_directory: pathlib.Path | None = None,
   ):
-    """Starts the server.
+    """Starts the server, empty.
 
     Args:
       layout: layout of the rows.
       num_tasks: number of training tasks.
-      rule: how training batches are drawn.
-      sizes: `meta_batch_size`, `context_size` and `batch_size` of these.
-      capacity: transitions that the cache holds; None for no cache, the tables are drawn from then.
+      capacity: transitions that the cache may hold.
       cache_class: makes the cache.
-      sampler_class: makes the sampler of the tables.
       make_tables: makes the tables.
-      restore_from: replay part of a checkpoint; None starts empty.
-      scratch_directory: where checkpoints are written before they are moved to their place.
     """
-    self.server = server.ReplayServer(
-      layout,
-      num_tasks,
-      restore_from=restore_from,
-      scratch_directory=scratch_directory,
-      make_tables=make_tables,
-    )
+    self.cache = cache_class(layout, num_tasks, capacity=capacity)
+    self.server = server.ReplayServer(layout, num_tasks, make_tables=make_tables)
     try:
-      has_cache = capacity is not None
-      # Nothing is copied for a learner that samples from the tables: they may exceed its memory.
       self.writer = writer.ReplayWriter(
-        self.server.client, layout, max_pending_episodes=16, feed_cache=has_cache
+        reverb.Client(self.server.address), layout, max_pending_episodes=_MAX_PENDING_EPISODES
       )
-      self.cache = self._feeder = None
-      if has_cache:
-        self.cache = cache_class(
-          layout, num_tasks, capacity=capacity, keep_trajectories=rule.needs_trajectories
-        )
-        self._feeder = feeder.Feeder(self.cache, self.server.address)
-        self.sampler = cache.CacheSampler(self.cache, rule=rule, **sizes)
-      else:
-        self.sampler = sampler_class(self.server.address, layout, num_tasks, **sizes)
+      self._feeder = feeder.Feeder(self.cache, self.server.address)
     except BaseException:
       self.server.stop()  # Otherwise the process would wait for it for minutes when it ends.
       raise
 
   def drain(self) -> int:
     """Takes what was collected since the last call into the learner's cache."""
-    return self._feeder.drain() if self._feeder is not None else 0
+    return self._feeder.drain()
+
+  def refill_tables(self) -> None:
+    """Puts what the cache was restored with back into the tables, which start empty.
+
+    A checkpoint holds the transitions once, as the cache has them.
+    """
+    for task in range(self.cache.num_tasks):
+      visit = self.cache.visit(task)
+      for rows, in_context in self.cache.trajectories(task):
+        self.writer.write_rows(task, rows, in_context=in_context, visit=visit, is_fresh=False)
+    self.writer.flush()
 
   def stop(self) -> None:
     """Closes the writer and stops the server."""

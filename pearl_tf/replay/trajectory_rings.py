@@ -29,7 +29,17 @@ class TrajectoryRings(index_rings.IndexRings):
     self._pool_size = pool_size
     with tf.device('/CPU:0'):
       # By the slot of the first row; shared by all rings, stale where no trajectory begins.
-      self._lengths = tf.Variable(tf.zeros([pool_size], tf.int32), trainable=False, name='lengths')
+      self._lengths = tf.Variable(
+        tf.zeros([0], tf.int32), shape=tf.TensorShape([None]), trainable=False, name='lengths'
+      )
+
+  def reserve(self, num_slots: tf.Tensor) -> None:
+    """Makes room for the slots of a pool that has grown to `[] int32` rows."""
+    self._lengths.assign(tf.pad(self._lengths, [[0, num_slots - tf.size(self._lengths)]]))
+
+  def length(self, first: int) -> tf.Tensor:
+    """Returns the number of rows of the trajectory that begins in a slot."""
+    return self._lengths[first]
 
   def append(self, ring: tf.Tensor, entries: tf.Tensor) -> None:
     """Appends one trajectory to one ring.

@@ -1,7 +1,8 @@
 """Episodes into the replay: the only door through which data enters.
 
-`ReplayWriter` owns the stream to the server and the generation of each task's context. It neither
-collects episodes nor samples them; the collection schedule calls it.
+`ReplayWriter` owns the stream to the server. It neither collects episodes nor samples them; the
+collection schedule calls it, and says which visit to a task an episode is of, so that any number of
+writers, in any process, may write for one task.
 """
 
 import numpy as np
@@ -12,18 +13,13 @@ from pearl_tf.replay import packing, tables
 
 
 class ReplayWriter:
-  """Writes whole episodes, each stored once and shared by up to three tables.
-
-  One writer at a time may own a task: the generations it counts tell the learner where a context
-  begins.
-  """
+  """Writes whole episodes, each stored once and shared by up to two tables."""
 
   def __init__(
     self,
     client: reverb.Client,
     layout: packing.PackedLayout,
     *,
-    feed_cache: bool = True,
     flush_timeout_seconds: float = 120.0,
     max_pending_episodes: int = 64,
   ):
@@ -32,8 +28,6 @@ class ReplayWriter:
     Args:
       client: Client of the server that holds the tables.
       layout: Layout of the rows; must be the one the tables were made with.
-      feed_cache: Whether episodes also queue for the learner's cache; must be false where no
-        learner drains the queue, as with the direct sampler, because a full queue blocks.
       flush_timeout_seconds: How long the server may take to confirm what was written.
       max_pending_episodes: Episodes written between two confirmations; bounds what is lost, and
         reported late, when the server dies.
@@ -47,51 +41,55 @@ class ReplayWriter:
       raise ValueError(f'max_pending_episodes must be positive, got {max_pending_episodes}.')
     self._client = client
     self._layout = layout
-    self._feed_cache = feed_cache
     self._flush_timeout_ms = int(flush_timeout_seconds * 1000)
     self._max_pending_episodes = max_pending_episodes
     self._stream: reverb.TrajectoryWriter | None = None
     self._stream_num_steps = 0
     self._num_pending = 0
-    self._generations: dict[int, int] = {}
 
-  def begin_context(self, task_index: int) -> None:
-    """Clears the context of a task; what is written next with `in_context` is its new context.
-
-    The learner's cache clears its own window when the first episode of the new generation arrives.
-
-    Args:
-      task_index: The task.
-    """
-    self.flush()  # An unconfirmed episode of the old context would otherwise land after the reset.
-    self._client.reset(tables.context_name(task_index))
-    self._generations[task_index] = self._generations.get(task_index, 0) + 1
-
-  def write(self, task_index: int, episode: types.Episode, *, in_context: bool) -> None:
+  def write(self, task_index: int, episode: types.Episode, *, in_context: bool, visit: int) -> None:
     """Stores one episode, all its transitions included.
 
     Args:
       task_index: The task it was collected on.
       episode: The episode; any length of at least one transition.
       in_context: Whether it also belongs to the task's context.
+      visit: Number of the visit to the task, growing over the run. The first episode of a later
+        visit clears the context that an earlier one left.
 
     Raises:
       ValueError: If the episode does not fit the layout.
       TimeoutError: If the server does not confirm in time.
     """
-    rows = self._layout.pack(episode)
-    generation = self._generations.get(task_index, 0)
-    header = np.array([task_index, int(in_context), generation], np.int64)
+    self.write_rows(task_index, self._layout.pack(episode), in_context=in_context, visit=visit)
+
+  def write_rows(
+    self,
+    task_index: int,
+    rows: np.ndarray,
+    *,
+    in_context: bool,
+    visit: int,
+    is_fresh: bool = True,
+  ) -> None:
+    """Stores the packed rows `[S, W] float32` of one episode, see `write`.
+
+    Args:
+      task_index: The task.
+      rows: The rows.
+      in_context: Whether they belong to the task's context.
+      visit: Number of the visit.
+      is_fresh: Whether the learner has yet to take it.
+    """
+    header = np.array([task_index, int(in_context), visit], np.int64)
     stream = self._stream_for(len(rows))
     stream.append({'header': header, 'rows': rows})
     item = {name: column[-1] for name, column in stream.history.items()}
     names = [tables.replay_name(task_index)]
-    if in_context:
-      names.append(tables.context_name(task_index))
-    if self._feed_cache:
-      names.append(tables.FRESH)  # Last: what the learner takes is already in the other tables.
+    if is_fresh:
+      names.append(tables.FRESH)  # Last: what the learner takes is already in the other table.
     for name in names:
-      stream.create_item(name, priority=float(len(rows)), trajectory=item)
+      stream.create_item(name, priority=1.0, trajectory=item)
     self._num_pending += 1
     if self._num_pending >= self._max_pending_episodes:
       self.flush()
@@ -110,8 +108,8 @@ class ReplayWriter:
       raise TimeoutError(
         f'The replay server did not confirm {self._num_pending} episodes within '
         f'{self._flush_timeout_ms / 1000:g} s. Either it is gone, or its table {tables.FRESH!r} is '
-        f'full because no learner drains it: drain more often, raise '
-        f'make_tables.max_fresh_episodes, or write with feed_cache=False.'
+        f'full because no learner drains it: drain more often or raise '
+        f'make_tables.max_fresh_episodes.'
       ) from error
     self._num_pending = 0
 
@@ -121,25 +119,6 @@ class ReplayWriter:
     if self._stream is not None:
       self._stream.close()
       self._stream = None
-
-  def state(self) -> dict:
-    """Returns the generations, as JSON-able data, for a checkpoint."""
-    return {'generations': {str(task): count for task, count in self._generations.items()}}
-
-  def restore(self, state: dict) -> None:
-    """Takes back what `state` returned.
-
-    Args:
-      state: The value of `state()` at the checkpoint.
-
-    Raises:
-      ValueError: If it is not such a value.
-    """
-    try:
-      generations = {int(task): int(count) for task, count in state['generations'].items()}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-      raise ValueError(f'Not the state of a ReplayWriter: {state!r}.') from error
-    self._generations = generations
 
   def _stream_for(self, num_steps: int) -> reverb.TrajectoryWriter:
     """Returns a stream that takes episodes of this length.

@@ -18,8 +18,6 @@ class TrainingTest(test_case.TestCase):
       training.Training(**{name: value})
 
   def test_the_sampler_is_one_of_two(self):
-    for sampler in ('cache', 'direct'):
-      self.assertEqual(training.Training(sampler=sampler).sampler, sampler)
     with self.assertRaisesRegex(ValueError, "got 'both'"):
       training.Training(sampler='both')
 
@@ -28,8 +26,6 @@ class TrainingTest(test_case.TestCase):
     ({'batch_sampling': 'rows'}, "batch_sampling must be one of .*, got 'rows'"),
     ({'context_source': 'disk'}, "context_source must be one of .*, got 'disk'"),
     ({'context_source': 'rl_batch'}, 'context_size must be batch_size = 256, got 64'),
-    ({'context_sampling': 'trajectories', 'sampler': 'direct'}, "use Training.sampler = 'cache'"),
-    ({'context_source': 'replay', 'sampler': 'direct'}, "use Training.sampler = 'cache'"),
   )
   def test_batches_that_cannot_be_drawn_are_refused(self, choices, message):
     with self.assertRaisesRegex(ValueError, message):

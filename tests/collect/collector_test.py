@@ -13,13 +13,14 @@ class RecordingWriter:
   def __init__(self):
     self.replay = {}
     self.context = {}
+    self.visits = {}
     self.unflushed = 0
 
-  def begin_context(self, task_index):
-    self.context[task_index] = []
-
-  def write(self, task_index, episode, *, in_context):
+  def write(self, task_index, episode, *, in_context, visit):
     self.replay.setdefault(task_index, []).append(episode)
+    if visit > self.visits.get(task_index, -1):
+      self.visits[task_index] = visit
+      self.context[task_index] = []
     if in_context:
       self.context[task_index].append(episode)
     self.unflushed += 1
@@ -57,7 +58,7 @@ class CollectorTest(test_case.TestCase):
     tasks = fakes.line_tasks(3)
     collect.fill(tasks, seed=SEED)
     before = starts(writer.context[1])
-    collected = collect.visit([tasks[1]], seed=SEED)
+    collected = collect.visit([tasks[1]], seed=SEED, number=1)
     self.assertEqual(collected.env_steps, 35)
     self.assertLen(writer.context[1], 4)
     self.assertTrue(set(before).isdisjoint(starts(writer.context[1])))
@@ -66,7 +67,7 @@ class CollectorTest(test_case.TestCase):
 
   def test_returns_are_means_of_sparse_returns_by_phase(self):
     collect, writer = make(schedule.CollectSchedule(prior_steps=10, extra_steps=15))
-    collected = collect.visit(fakes.line_tasks(2), seed=SEED)
+    collected = collect.visit(fakes.line_tasks(2), seed=SEED, number=1)
     expected = [float(e.context_reward.sum()) for t in (0, 1) for e in writer.context[t]]
     self.assertAlmostEqual(collected.returns['prior'], np.mean(expected))
     extra = [float(e.context_reward.sum()) for t in (0, 1) for e in writer.replay[t][2:]]
@@ -74,7 +75,7 @@ class CollectorTest(test_case.TestCase):
 
   def test_a_phase_without_steps_reports_nothing(self):
     collect, _ = make(schedule.CollectSchedule(prior_steps=5, extra_steps=0))
-    collected = collect.visit(fakes.line_tasks(1), seed=SEED)
+    collected = collect.visit(fakes.line_tasks(1), seed=SEED, number=1)
     self.assertEqual((collected.env_steps, set(collected.returns)), (5, {'prior'}))
 
   def test_of_two_visits_to_a_task_the_last_leaves_its_context(self):
@@ -83,7 +84,7 @@ class CollectorTest(test_case.TestCase):
       schedule.CollectSchedule(prior_steps=10, extra_steps=10), acting=acting, num_environments=4
     )
     tasks = fakes.line_tasks(2)
-    collect.visit([tasks[0], tasks[1], tasks[0]], seed=SEED)
+    collect.visit([tasks[0], tasks[1], tasks[0]], seed=SEED, number=1)
     self.assertLen(writer.replay[0], 8)  # Both visits are kept for the critics.
     self.assertLen(writer.context[0], 2)
     # The visits run side by side with seeds of their own: the third session is the last visit.
@@ -106,7 +107,7 @@ class CollectorTest(test_case.TestCase):
     collect, _ = make(
       schedule.CollectSchedule(prior_steps=5, extra_steps=10), context_size=37, acting=acting
     )
-    collect.visit(fakes.line_tasks(2), seed=SEED)
+    collect.visit(fakes.line_tasks(2), seed=SEED, number=1)
     self.assertEqual([len(context.reward) for context in acting.contexts], [37, 37])
 
 

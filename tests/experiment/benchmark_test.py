@@ -296,11 +296,7 @@ class SuiteTest(test_case.TestCase):
     self.assertGreater(replay['insertion_transitions_per_second'], 0)
     self.assertGreater(replay['drain_transitions_per_second'], 0)
     pool_megabytes = 4 * 2000 * (2 * 2 + 2 + 3) / 1e6
-    self.assertGreater(checkpoint['variables_megabytes'], pool_megabytes)
-    self.assertGreater(checkpoint['tables_megabytes'], 0)
-    self.assertAlmostEqual(
-      checkpoint['megabytes'], checkpoint['variables_megabytes'] + checkpoint['tables_megabytes']
-    )
+    self.assertGreater(checkpoint['megabytes'], pool_megabytes)
     self.assertGreater(checkpoint['save_seconds'], checkpoint['save_weights_seconds'])
     self.assertGreater(parts['restore']['restore_seconds'], 0)
     self.assertGreater(parts['memory']['peak_gib'], 0.1)
@@ -352,19 +348,6 @@ class SuiteTest(test_case.TestCase):
     )
     self.assertAlmostEqual(projection['beside_training_percent'], 100 * 23 / 27)
 
-  def test_direct_sampler_has_no_drain(self):
-    builder = make_builder(
-      WITH_VALUE, "Training.sampler = 'direct'", 'Training.replay_capacity = None'
-    )
-    process = builder.make_process()
-    self.addCleanup(process.close)
-    record = storage.fill(builder, process, num_transitions=1)
-    self.assertIsNone(record['drain_transitions_per_second'])
-    self.assertEqual(record['transitions_in_cache'], 0)
-    step = learning.gradient_step(builder, process, seconds=0.001, min_rounds=1)
-    self.assertGreater(step['ms'], 0)
-
-  @parameterized.parameters('seconds', 'replay_transitions', 'num_environments', 'min_rounds')
   def test_impossible_number_is_named(self, name):
     with self.assertRaisesRegex(ValueError, f'{name} must be positive, got 0'):
       suite.Benchmark(make_builder(), **{name: 0})

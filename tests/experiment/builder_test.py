@@ -1,5 +1,4 @@
 import numpy as np
-import tensorflow as tf
 from absl.testing import absltest, parameterized
 
 from pearl_tf.experiment import builder as builder_lib
@@ -66,10 +65,9 @@ class BuilderTest(test_case.TestCase):
     self.addCleanup(process.close)
     self.assertLen(builder._environments, used)
 
-  @parameterized.parameters('cache', 'direct')
-  def test_the_replay_stops_when_it_cannot_be_built(self, sampler):
+  def test_the_replay_stops_when_it_cannot_be_built(self):
     # A Reverb server left to the garbage collector holds up the end of the process for minutes.
-    builder = build(f"Training.sampler = '{sampler}'")
+    builder = build()
     stopped = []
     original = local.server.ReplayServer.stop
     self.enter_context(
@@ -87,18 +85,6 @@ class BuilderTest(test_case.TestCase):
     with self.assertRaisesRegex(ValueError, 'no such number'):
       builder.make_process()
     self.assertLen(stopped, 1)
-
-  def test_the_direct_sampler_needs_no_copy(self):
-    builder = build("Training.sampler = 'direct'")
-    process = builder.make_process()
-    self.addCleanup(process.close)
-    process.prepare()
-    self.assertEqual(process.variables(), {})
-    self.assertEqual(process.replay.drain(), 0)
-    before = [tf.identity(v) for v in builder.agent.actor.trainable_variables]
-    self.assertTrue(np.isfinite(list(process.train(2).values())).all())
-    after = builder.agent.actor.trainable_variables
-    self.assertNotAllClose(before[0], after[0])
 
 
 if __name__ == '__main__':

@@ -1,6 +1,8 @@
+import pathlib
 import signal
 import subprocess
 import sys
+from unittest import mock
 
 import tensorflow as tf
 from absl.testing import absltest, parameterized
@@ -19,9 +21,8 @@ def die(*unused, **unused_too):
   os.kill(os.getpid(), signal.SIGKILL)
 
 point = sys.argv[2]
-save_replay = None
-if point == 'replay':
-  save_replay = die
+if point == 'variables':
+  tf.train.Checkpoint.write = die
 elif point == 'sync':
   checkpoints.files.sync_tree = die
 elif point == 'rename':
@@ -30,7 +31,7 @@ elif point == 'removal':
   checkpoints.shutil.rmtree = die
 keep = 1 if point == 'removal' else 2
 saved = checkpoints.Checkpoints(pathlib.Path(sys.argv[1]), prefix='latest', keep=keep)
-saved.save(2, {'net': tf.Module()}, {'iteration': 2}, save_replay=save_replay)
+saved.save(2, {'net': tf.Module()}, {'iteration': 2})
 """
 
 
@@ -104,23 +105,18 @@ class CheckpointsTest(test_case.TestCase):
       self.assertIsNotNone(best.latest())
       checkpoints.progress(best.latest())
 
-  def test_the_replay_is_part_of_it(self):
-    def write(folder):
-      checkpoints.replay_folder(folder).mkdir()
-      (checkpoints.replay_folder(folder) / 'data').write_text('rows')
-
-    saved = self.save(1, save_replay=write)
-    self.assertEqual((checkpoints.replay_folder(saved) / 'data').read_text(), 'rows')
-
   def test_an_exception_while_saving_leaves_the_former(self):
     self.save(1)
 
-    def fail(folder):
-      (folder / 'half').write_text('half')
+    def fail(checkpoint, path):
+      pathlib.Path(path).with_name('half').write_text('half')
       raise OSError('disk full')
 
-    with self.assertRaisesRegex(files.FileError, 'checkpoints cannot be written: disk full'):
-      self.save(2, save_replay=fail)
+    with (
+      mock.patch.object(tf.train.Checkpoint, 'write', fail),
+      self.assertRaisesRegex(files.FileError, 'checkpoints cannot be written: disk full'),
+    ):
+      self.save(2)
     self.assertFalse(list(self.directory.glob('.*')))
     self.assert_intact(1)
     self.save(3)
@@ -136,7 +132,7 @@ class CheckpointsTest(test_case.TestCase):
     self.saved.remove_staged()
     self.assertFalse(staged.exists())
 
-  @parameterized.parameters('replay', 'sync', 'rename')
+  @parameterized.parameters('variables', 'sync', 'rename')
   def test_kill_minus_nine_while_saving_leaves_the_former(self, point):
     self.save(1)
     process = subprocess.run([sys.executable, '-c', DIE, str(self.directory), point], check=False)

@@ -123,7 +123,6 @@ class StartUpTest(test_case.TestCase):
     ('Training.batch_size = -5', 'Training.batch_size must be a positive integer, got -5'),
     ('Training.meta_batch_size = 2.5', r'meta_batch_size must be an integer, got 2\.5'),
     ("Training.num_iterations = 'ten'", "must be an integer, got 'ten'"),
-    ("Training.sampler = 'magic'", r"must be one of \('cache', 'direct'\), got 'magic'"),
     ('CollectSchedule.prior_steps = -1', 'prior_steps must be an integer of at least 0, got -1'),
     (
       'Training.context_size = 100000',
@@ -141,7 +140,6 @@ class StartUpTest(test_case.TestCase):
     ('make_tables.max_replay_episodes = 0', 'max_replay_episodes must be positive, got 0'),
     # Known names that nothing here reads.
     ('AutomaticEntropyWeight.initial_weight = 0.5', 'reads AutomaticEntropyWeight.initial_weight'),
-    ('DirectSampler.rows_per_trajectory = 2', 'reads DirectSampler.rows_per_trajectory'),
     ('LatentCritic.seed = 3', "'LatentCritic' has denylisted kwarg 'seed'"),
     ('SOME_MACRO = 3', 'reads SOME_MACRO'),
   )

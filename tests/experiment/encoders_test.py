@@ -115,7 +115,7 @@ class OrderTest(test_case.TestCase):
     builder = self._build()
     process = builder.make_process()
     self.addCleanup(process.close)
-    self.assertEqual(process.replay.sampler._rule, batch_rule.BatchRule('trajectories'))
+    self.assertEqual(process.learner.sampler._rule, batch_rule.BatchRule('trajectories'))
     phases = process.collector._phases
     self.assertEqual([phase.context_sampling for phase in phases[1:]], ['trajectories'] * 2)
 

@@ -63,9 +63,6 @@ class CountingProcess:
   def restore(self, state):
     assert not state
 
-  def save_replay(self, directory):
-    pass
-
   def close(self):
     pass
 
@@ -93,7 +90,7 @@ class CountingBuilder:
     del domain, agent, deterministic
     return fakes.ScriptedActing()
 
-  def make_process(self, agent, run, *, restore_from=None, scratch_directory=None):
+  def make_process(self, agent, run):
     return CountingProcess(agent, self.make_actor(run.domain, agent, deterministic=False), run)
 
 

@@ -114,10 +114,6 @@ class RunFolderTest(test_case.TestCase):
     with self.assertRaisesRegex(run_folder.RunFolderError, 'python -m trainers.train --root_dir='):
       self.folder.require()
 
-  def test_scratch_is_empty_each_time(self):
-    (self.folder.scratch() / 'left').write_text('over')
-    self.assertEqual(list(self.folder.scratch().iterdir()), [])
-
 
 if __name__ == '__main__':
   absltest.main()

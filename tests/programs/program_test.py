@@ -10,7 +10,6 @@ from pearl_tf.agents import learner
 from pearl_tf.environments import gymnasium_adapter
 from pearl_tf.experiment import checkpoints, config, run_folder
 from pearl_tf.programs import program
-from pearl_tf.replay import server
 from pearl_tf.testing import small_run, test_case
 
 PROGRAM = """
@@ -123,7 +122,6 @@ class UserErrorTest(test_case.TestCase):
     config.ConfigError,
     run_folder.RunFolderError,
     checkpoints.CheckpointError,
-    server.CheckpointError,
     learner.DivergenceError,
     gymnasium_adapter.EnvironmentFault,
   )

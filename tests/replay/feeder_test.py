@@ -1,7 +1,5 @@
 """From the writer through the tables into the cache: everything, once, in order."""
 
-import json
-
 import numpy as np
 import reverb
 from absl.testing import absltest
@@ -9,7 +7,7 @@ from absl.testing import absltest
 from pearl_tf.data import types
 from pearl_tf.replay import cache as cache_lib
 from pearl_tf.replay import feeder as feeder_lib
-from pearl_tf.replay import packing, server, tables, writer
+from pearl_tf.replay import local, packing, server, tables, writer
 from pearl_tf.testing import test_case
 
 _LAYOUT = packing.PackedLayout(2, 1)
@@ -34,27 +32,29 @@ class WriterAndFeederTest(test_case.TestCase):
     super().setUp()
     self.server = server.ReplayServer(_LAYOUT, _NUM_TASKS)
     self.addCleanup(self.server.stop)
-    self.writer = writer.ReplayWriter(self.server.client, _LAYOUT)
+    self.client = reverb.Client(self.server.address)
+    self.writer = writer.ReplayWriter(self.client, _LAYOUT)
     self.cache = cache_lib.ReplayCache(_LAYOUT, _NUM_TASKS, capacity=10_000)
     self.feeder = feeder_lib.Feeder(self.cache, self.server.address)
 
   def _table_rows(self, name: str) -> set[float]:
     """The numbers of all transitions in a table, by drawing until none can be missing."""
-    num_items = self.server.client.server_info()[name].current_size
+    num_items = self.client.server_info()[name].current_size
     if not num_items:
       return set()
-    samples = self.server.client.sample(name, 60 * num_items, emit_timesteps=False)
+    samples = self.client.sample(name, 60 * num_items, emit_timesteps=False)
     return {number for sample in samples for number in sample.data[1][:, 3].tolist()}
 
   def test_cache_holds_what_was_written_in_order(self):
     generator = np.random.default_rng(0)
     replay = [[] for _ in range(_NUM_TASKS)]
     context = [[] for _ in range(_NUM_TASKS)]
+    visits = [0] * _NUM_TASKS
     first = num_undrained = 0
     for i in range(150):
       task = int(generator.integers(_NUM_TASKS))
       if generator.random() < 0.1:
-        self.writer.begin_context(task)
+        visits[task] += 1
         context[task] = []
         new_context = True
       else:
@@ -62,7 +62,7 @@ class WriterAndFeederTest(test_case.TestCase):
       # Lengths repeat and change, because the writer keeps its stream while they repeat.
       episode = _episode(first, (5, 5, 5, 17, 1)[int(generator.integers(5))])
       in_context = new_context or bool(generator.random() < 0.5)
-      self.writer.write(task, episode, in_context=in_context)
+      self.writer.write(task, episode, in_context=in_context, visit=visits[task])
       replay[task].append(_LAYOUT.pack(episode))
       if in_context:
         context[task].append(_LAYOUT.pack(episode))
@@ -78,12 +78,11 @@ class WriterAndFeederTest(test_case.TestCase):
     for task in range(_NUM_TASKS):
       self.assertAllEqual(self.cache.replay_rows(task), np.concatenate(replay[task]))
       self.assertAllEqual(self.cache.context_rows(task), np.concatenate(context[task]))
-      for name, rows in (('replay', replay), ('context', context)):
-        expected = set(np.concatenate(rows[task])[:, 3].tolist())
-        self.assertEqual(self._table_rows(f'{name}/{task}'), expected)
+      expected = set(np.concatenate(replay[task])[:, 3].tolist())
+      self.assertEqual(self._table_rows(f'replay/{task}'), expected)
 
   def test_terminal_transition_arrives(self):
-    self.writer.write(0, _episode(0, 4), in_context=True)
+    self.writer.write(0, _episode(0, 4), in_context=True, visit=0)
     self.writer.flush()
     self.feeder.drain()
     transition = _LAYOUT.unpack_transition(self.cache.replay_rows(0))
@@ -92,92 +91,72 @@ class WriterAndFeederTest(test_case.TestCase):
 
   def test_drain_takes_each_item_once(self):
     self.assertEqual(self.feeder.drain(), 0)
-    self.writer.write(1, _episode(0, 4), in_context=False)
+    self.writer.write(1, _episode(0, 4), in_context=False, visit=0)
     self.writer.flush()
     self.assertEqual(self.feeder.drain(), 4)
     self.assertEqual(self.feeder.drain(), 0)
-    info = self.server.client.server_info()
+    info = self.client.server_info()
     self.assertEqual(info['fresh'].current_size, 0)
     self.assertEqual(info['replay/1'].current_size, 1)
-    self.assertEqual(info['context/1'].current_size, 0)
 
-  def test_items_are_weighted_by_their_length(self):
-    for num_steps in (1, 9):
-      self.writer.write(0, _episode(0, num_steps), in_context=True)
-    self.writer.flush()
-    for name in ('replay/0', 'context/0'):
-      for sample in self.server.client.sample(name, 20, emit_timesteps=False):
-        self.assertEqual(sample.info.priority, len(sample.data[1]))
-        self.assertAlmostEqual(sample.info.probability, len(sample.data[1]) / 10)
-
-  def test_begin_context_clears_only_its_task_and_what_was_pending(self):
+  def test_a_later_visit_of_any_writer_begins_a_new_context(self):
+    other = writer.ReplayWriter(self.client, _LAYOUT)
     for task in range(2):
-      self.writer.write(task, _episode(10 * task, 5), in_context=True)  # Not flushed.
-    self.writer.begin_context(0)
-    info = self.server.client.server_info()
-    self.assertEqual(info['context/0'].current_size, 0)
-    self.assertEqual(info['context/1'].current_size, 1)
-    self.assertEqual(info['replay/0'].current_size, 1)
-    self.writer.write(0, _episode(50, 3), in_context=True)
+      self.writer.write(task, _episode(10 * task, 5), in_context=True, visit=1)
+    self.writer.flush()
+    other.write(0, _episode(50, 3), in_context=True, visit=2)
+    other.flush()
+    self.writer.write(0, _episode(60, 3), in_context=True, visit=1)  # Slower than the other one.
     self.writer.flush()
     self.feeder.drain()
     self.assertAllEqual(self.cache.context_rows(0)[:, 3], [50, 51, 52])
+    self.assertEqual(self.cache.num_transitions(0), 11)
     self.assertEqual(self.cache.num_context_transitions(1), 5)
-    self.assertEqual(self._table_rows('context/0'), {50, 51, 52})
 
-  def test_generations_survive_a_restart(self):
-    self.writer.begin_context(2)
-    self.writer.write(2, _episode(0, 3), in_context=True)
-    self.writer.close()
-    state = json.loads(json.dumps(self.writer.state()))
-    restarted = writer.ReplayWriter(self.server.client, _LAYOUT)
-    restarted.restore(state)
-    self.assertEqual(restarted.state(), self.writer.state())
-    restarted.write(2, _episode(3, 3), in_context=True)  # The same context goes on.
-    restarted.flush()
-    self.feeder.drain()
-    self.assertEqual(self.cache.num_context_transitions(2), 6)
-    restarted.begin_context(2)
-    restarted.write(2, _episode(6, 3), in_context=True)
-    restarted.flush()
-    self.feeder.drain()
-    self.assertAllEqual(self.cache.context_rows(2)[:, 3], [6, 7, 8])
-
-  def test_state_of_something_else_is_refused(self):
-    for state in ({}, {'generations': {'a': 1}}, {'generations': 3}, None):
-      with self.assertRaisesRegex(ValueError, 'Not the state of a ReplayWriter'):
-        self.writer.restore(state)
-
-  def test_without_feeding_nothing_queues(self):
-    quiet = writer.ReplayWriter(self.server.client, _LAYOUT, feed_cache=False)
-    quiet.write(0, _episode(0, 3), in_context=True)
-    quiet.flush()
-    info = self.server.client.server_info()
-    self.assertEqual(info['fresh'].current_size, 0)
-    self.assertEqual(info['context/0'].current_size, 1)
+  def test_tables_are_filled_from_a_restored_cache(self):
+    replay = local.Replay(_LAYOUT, _NUM_TASKS, capacity=100)
+    self.addCleanup(replay.stop)
+    for number in range(6):
+      replay.writer.write(number % 2, _episode(10 * number, 4), in_context=True, visit=number // 2)
+    replay.writer.flush()
+    replay.drain()
+    again = local.Replay(
+      _LAYOUT, _NUM_TASKS, capacity=100, cache_class=lambda *a, **k: replay.cache
+    )
+    self.addCleanup(again.stop)
+    again.refill_tables()
+    client = reverb.Client(again.server.address)
+    sizes = {name: info.current_size for name, info in client.server_info().items()}
+    self.assertEqual(sizes, {'replay/0': 3, 'replay/1': 3, 'replay/2': 0, 'fresh': 0})
+    headers = {
+      tuple(sample.data[0].tolist()): sample.data[1][0, 3]
+      for sample in client.sample('replay/1', 60, emit_timesteps=False)
+    }
+    self.assertEqual(headers[1, 1, 2], 50.0)
+    self.assertIn((1, 0, 2), headers)  # What an earlier visit brought is context no more.
 
   def test_bad_episode_is_refused_before_it_is_stored(self):
     episode = _episode(0, 3)
     with self.assertRaisesRegex(ValueError, 'field reward'):
-      self.writer.write(0, episode._replace(reward=episode.reward[:-1]), in_context=True)
-    self.writer.write(0, episode, in_context=True)
+      self.writer.write(0, episode._replace(reward=episode.reward[:-1]), in_context=True, visit=0)
+    self.writer.write(0, episode, in_context=True, visit=0)
     self.writer.flush()
     self.assertEqual(self.feeder.drain(), 3)
 
   def test_unknown_task_is_refused(self):
     with self.assertRaisesRegex(ValueError, 'replay/7'):
-      self.writer.write(7, _episode(0, 3), in_context=True)
+      self.writer.write(7, _episode(0, 3), in_context=True, visit=0)
 
   def test_second_consumer_is_reported(self):
-    self.writer.write(0, _episode(0, 3), in_context=True)
-    self.writer.write(0, _episode(3, 3), in_context=True)
+    self.writer.write(0, _episode(0, 3), in_context=True, visit=0)
+    self.writer.write(0, _episode(3, 3), in_context=True, visit=0)
     self.writer.flush()
     impatient = feeder_lib.Feeder(self.cache, self.server.address, timeout_seconds=0.2)
     server_info = impatient._client.server_info
 
     def info_then_theft(*args):
       info = server_info(*args)
-      next(self.server.client.sample(tables.FRESH, 1, emit_timesteps=False))
+      next(self.client.sample(tables.FRESH, 1, emit_timesteps=False))
       return info
 
     impatient._client.server_info = info_then_theft
@@ -188,9 +167,9 @@ class WriterAndFeederTest(test_case.TestCase):
     with self.assertRaisesRegex(ValueError, 'timeout_seconds must be positive, got 0'):
       feeder_lib.Feeder(self.cache, self.server.address, timeout_seconds=0)
     with self.assertRaisesRegex(ValueError, 'flush_timeout_seconds must be positive, got -1'):
-      writer.ReplayWriter(self.server.client, _LAYOUT, flush_timeout_seconds=-1)
+      writer.ReplayWriter(self.client, _LAYOUT, flush_timeout_seconds=-1)
     with self.assertRaisesRegex(ValueError, 'max_pending_episodes must be positive, got 0'):
-      writer.ReplayWriter(self.server.client, _LAYOUT, max_pending_episodes=0)
+      writer.ReplayWriter(self.client, _LAYOUT, max_pending_episodes=0)
 
 
 class FullQueueTest(test_case.TestCase):
@@ -200,7 +179,7 @@ class FullQueueTest(test_case.TestCase):
     client = reverb_server.localhost_client()
     blocked = writer.ReplayWriter(client, _LAYOUT, flush_timeout_seconds=0.5)
     for i in range(3):
-      blocked.write(0, _episode(i, 2), in_context=False)
+      blocked.write(0, _episode(i, 2), in_context=False, visit=0)
     with self.assertRaisesRegex(TimeoutError, "did not confirm .* within 0.5 s.*'fresh'"):
       blocked.flush()
     list(client.sample(tables.FRESH, 1, emit_timesteps=False))  # Makes room.

@@ -13,7 +13,7 @@ from pearl_tf.testing import test_case
 class TablesTest(test_case.TestCase):
   def test_names(self):
     names = [table.name for table in tables.make_tables(packing.PackedLayout(2, 1), 2)]
-    self.assertEqual(names, ['replay/0', 'replay/1', 'context/0', 'context/1', 'fresh'])
+    self.assertEqual(names, ['replay/0', 'replay/1', 'fresh'])
 
   def test_signature(self):
     signature = tables.signature(packing.PackedLayout(2, 1))
@@ -43,9 +43,7 @@ class TablesTest(test_case.TestCase):
     samples = client.sample('replay/0', 40, emit_timesteps=False)
     self.assertEqual({float(sample.data[1][0, 0]) for sample in samples}, {2.0, 3.0})
 
-  @parameterized.parameters(
-    'num_tasks', 'max_replay_episodes', 'max_context_episodes', 'max_fresh_episodes'
-  )
+  @parameterized.parameters('num_tasks', 'max_replay_episodes', 'max_fresh_episodes')
   def test_numbers_must_be_positive(self, name):
     arguments = {'num_tasks': 1, name: 0}
     with self.assertRaisesRegex(ValueError, f'{name} must be positive, got 0'):

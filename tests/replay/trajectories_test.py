@@ -40,13 +40,13 @@ class _Model:
       for kind, limit in self.limits.items()
     }
     self.trajectories = {kind: [[] for _ in range(num_tasks)] for kind in self.limits}
-    self.generation = [0] * num_tasks
+    self.visit = [0] * num_tasks
 
-  def add(self, task: int, num_steps: int, in_context: bool, generation: int):
+  def add(self, task: int, num_steps: int, in_context: bool, visit: int):
     numbers = range(self.num_rows, self.num_rows + num_steps)
     self.num_rows += num_steps
-    if generation != self.generation[task]:
-      self.generation[task] = generation
+    if visit != self.visit[task]:
+      self.visit[task] = visit
       self.rows['context'][task].clear()
     for kind in ('replay', 'context') if in_context else ('replay',):
       self.rows[kind][task].extend(numbers)
@@ -95,10 +95,9 @@ class TrajectoriesTest(test_case.TestCase):
       capacity=capacity,
       capacity_per_task=per_task,
       context_capacity_per_task=context_per_task,
-      keep_trajectories=True,
     )
     model = _Model(num_tasks, capacity, per_task, context_per_task)
-    generations = [0] * num_tasks
+    visits = [0] * num_tasks
 
     @tf.function
     def draw(seed, kind, task):
@@ -110,12 +109,12 @@ class TrajectoriesTest(test_case.TestCase):
     for step in range(80):
       task = int(generator.integers(num_tasks))
       if generator.random() < 0.1:
-        generations[task] += 1
+        visits[task] += 1
       in_context = bool(generator.random() < 0.7)
       num_steps = int(generator.integers(1, steps + 1))
       rows = _rows(task, model.num_rows, num_steps)
-      cache.add(task, rows, in_context=in_context, generation=generations[task])
-      model.add(task, num_steps, in_context, generations[task])
+      cache.add(task, rows, in_context=in_context, visit=visits[task])
+      model.add(task, num_steps, in_context, visits[task])
       for kind in ('replay', 'context'):
         expected = model.trajectories[kind]
         sizes = cache._rings(kind)[1].sizes
@@ -130,15 +129,15 @@ class TrajectoriesTest(test_case.TestCase):
   def _filled(self, lengths, *, wrap: bool) -> tuple[cache_lib.ReplayCache, list]:
     """Returns a cache whose task t has trajectories of `lengths[t]`, and where these are."""
     capacity = sum(map(sum, lengths))
-    cache = cache_lib.ReplayCache(_LAYOUT, len(lengths), capacity=capacity, keep_trajectories=True)
+    cache = cache_lib.ReplayCache(_LAYOUT, len(lengths), capacity=capacity)
     number = 0
     trajectories = [[] for _ in lengths]
     if wrap:  # The pool then begins in the middle of itself, within a trajectory.
       number = capacity // 2 + 1
-      cache.add(0, _rows(0, 0, number), in_context=True, generation=0)
+      cache.add(0, _rows(0, 0, number), in_context=True, visit=0)
     for task, lengths_of_task in enumerate(lengths):
       for length in lengths_of_task:
-        cache.add(task, _rows(task, number, length), in_context=True, generation=0)
+        cache.add(task, _rows(task, number, length), in_context=True, visit=0)
         trajectories[task].append((number, number + length - 1))
         number += length
     return cache, trajectories
@@ -202,9 +201,9 @@ class TrajectoriesTest(test_case.TestCase):
 
   @parameterized.parameters(*batch_rule.SAMPLINGS)
   def test_context_from_the_whole_replay(self, sampling):
-    cache = cache_lib.ReplayCache(_LAYOUT, 1, capacity=100, keep_trajectories=True)
-    cache.add(0, _rows(0, 0, 10), in_context=True, generation=0)
-    cache.add(0, _rows(0, 10, 10), in_context=True, generation=1)
+    cache = cache_lib.ReplayCache(_LAYOUT, 1, capacity=100)
+    cache.add(0, _rows(0, 0, 10), in_context=True, visit=0)
+    cache.add(0, _rows(0, 10, 10), in_context=True, visit=1)
     seen = {}
     for source in ('recent', 'replay'):
       rule = batch_rule.BatchRule(sampling, context_source=source)
@@ -224,41 +223,36 @@ class TrajectoriesTest(test_case.TestCase):
     self.assertAllEqual(batch.context.reward, -batch.transitions.reward)
     self.assertAllEqual(batch.context.mask, np.ones([5, 9]))
 
-  def test_keeping_trajectories_changes_no_other_draw(self):
-    batches = []
-    for keep in (False, True):
-      cache = cache_lib.ReplayCache(_LAYOUT, 2, capacity=60, keep_trajectories=keep)
-      for number in range(9):
-        cache.add(
-          number % 2, _rows(number % 2, 10 * number, 10), in_context=number < 7, generation=0
-        )
-      batches.append(cache.sample([3, 4], meta_batch_size=4, context_size=9, batch_size=9))
-    tf.nest.map_structure(self.assertAllEqual, *batches)
-
   def test_restored_cache_continues_identically(self):
     cache, _ = self._filled(((7, 3), (4, 4, 11)), wrap=True)
-    restored = cache_lib.ReplayCache(_LAYOUT, 2, capacity=29, keep_trajectories=True)
+    restored = cache_lib.ReplayCache(_LAYOUT, 2, capacity=29)
     path = tf.train.Checkpoint(cache=cache).write(str(self.temp_dir() / 'cache'))
     tf.train.Checkpoint(cache=restored).read(path).assert_consumed()
     sizes = {'meta_batch_size': 4, 'context_size': 9, 'batch_size': 9, 'rule': _ORDERED}
     for each in (cache, restored):
-      each.add(0, _rows(0, 100, 5), in_context=True, generation=0)
+      each.add(0, _rows(0, 100, 5), in_context=True, visit=0)
     expected = cache.sample([3, 4], **sizes)
     tf.nest.map_structure(self.assertAllEqual, restored.sample([3, 4], **sizes), expected)
 
   def test_not_ready_where_no_whole_trajectory_is_left(self):
-    cache = cache_lib.ReplayCache(
-      _LAYOUT, 1, capacity=100, context_capacity_per_task=5, keep_trajectories=True
-    )
-    cache.add(0, _rows(0, 0, 6), in_context=True, generation=0)
+    cache = cache_lib.ReplayCache(_LAYOUT, 1, capacity=100, context_capacity_per_task=5)
+    cache.add(0, _rows(0, 0, 6), in_context=True, visit=0)
     with self.assertRaisesRegex(RuntimeError, 'no whole trajectory of context for 1 of 1'):
       cache.check_ready()
 
+  def test_trajectories_of_a_task_and_whether_they_are_context(self):
+    cache, trajectories = self._filled(((7, 3), (4, 4, 11)), wrap=True)
+    for task, expected in enumerate(trajectories):
+      found = list(cache.trajectories(task))
+      self.assertEqual([(rows[0, 3], rows[-1, 3]) for rows, _ in found], expected)
+      self.assertEqual([in_context for _, in_context in found], [True] * len(expected))
+    cache.add(1, _rows(1, 500, 2), in_context=False, visit=3)
+    self.assertEqual([in_context for _, in_context in cache.trajectories(1)][-1], False)
+    self.assertEqual((cache.visit(0), cache.visit(1)), (0, 3))
+
   def test_misuse_is_refused(self):
     cache = cache_lib.ReplayCache(_LAYOUT, 1, capacity=100)
-    cache.add(0, _rows(0, 0, 6), in_context=True, generation=0)
-    with self.assertRaisesRegex(ValueError, 'keep_trajectories=True'):
-      cache.sample([1, 2], meta_batch_size=1, context_size=1, batch_size=1, rule=_ORDERED)
+    cache.add(0, _rows(0, 0, 6), in_context=True, visit=0)
     with self.assertRaisesRegex(ValueError, 'must be batch_size = 2, got 1'):
       cache_lib.CacheSampler(
         cache,

@@ -1,6 +1,5 @@
 """PEARL put together: agent, actor, and learning from a replay."""
 
-import pathlib
 from collections.abc import Callable, Iterable, Sequence
 
 import gin
@@ -12,7 +11,7 @@ from pearl_tf.agents.pearl import agent as pearl_agent
 from pearl_tf.agents.pearl import replay_training
 from pearl_tf.collect import acting, schedule
 from pearl_tf.data import specs
-from pearl_tf.replay import batch_rule, cache, direct_sampler, local, packing, tables
+from pearl_tf.replay import batch_rule, cache, local, packing, tables
 
 
 @gin.configurable
@@ -28,7 +27,6 @@ class PearlBuilder:
     agent_class: Callable[..., pearl_agent.PearlAgent] = pearl_agent.PearlAgent,
     schedule_class: Callable[[], schedule.CollectSchedule] = schedule.CollectSchedule,
     cache_class: Callable[..., cache.ReplayCache] = cache.ReplayCache,
-    sampler_class: Callable[..., direct_sampler.DirectSampler] = direct_sampler.DirectSampler,
     make_tables: Callable[..., list[reverb.Table]] = tables.make_tables,
   ):
     """Keeps the settings.
@@ -37,17 +35,16 @@ class PearlBuilder:
       agent_class: makes the agent.
       schedule_class: makes the rule of collection.
       cache_class: makes the learner's memory.
-      sampler_class: makes what draws from the tables, where there is no such memory.
       make_tables: makes the tables of the replay.
     """
     self.schedule = schedule_class()
     self._agent_class = agent_class
     self._cache_class = cache_class
-    self._sampler_class = sampler_class
     self._make_tables = make_tables
 
   def unread(self, sizes: training.Training) -> Iterable[tuple[Callable, Sequence[str] | None]]:
-    return [] if sizes.sampler == 'direct' else [(direct_sampler.DirectSampler, None)]
+    del sizes
+    return []
 
   def check(self, agent: pearl_agent.PearlAgent, run: builder.Run) -> None:
     run.training.check_context(self.schedule)
@@ -74,36 +71,14 @@ class PearlBuilder:
     return acting.Acting(domain, policy, agent.infer_posterior)
 
   def make_process(
-    self,
-    agent: pearl_agent.PearlAgent,
-    run: builder.Run,
-    *,
-    restore_from: pathlib.Path | None = None,
-    scratch_directory: pathlib.Path | None = None,
+    self, agent: pearl_agent.PearlAgent, run: builder.Run
   ) -> replay_training.ReplayTraining:
-    sizes = run.training
     replay = local.Replay(
       packing.PackedLayout(*run.domain),
       len(run.train_tasks),
-      rule=sizes.batch_rule,
-      sizes={
-        'meta_batch_size': sizes.meta_batch_size,
-        'context_size': sizes.context_size,
-        'batch_size': sizes.batch_size,
-      },
-      capacity=self._capacity(run) if sizes.sampler == 'cache' else None,
+      capacity=run.training.replay_capacity or cache.MAX_CAPACITY,
       cache_class=self._cache_class,
-      sampler_class=self._sampler_class,
       make_tables=self._make_tables,
-      restore_from=restore_from,
-      scratch_directory=scratch_directory,
     )
     actor = self.make_actor(run.domain, agent, deterministic=False)
     return replay_training.ReplayTraining(agent, actor, replay, self.schedule, run)
-
-  def _capacity(self, run: builder.Run) -> int:
-    return run.training.replay_capacity or self.schedule.max_transitions(
-      num_tasks=len(run.train_tasks),
-      num_iterations=run.training.num_iterations,
-      max_episode_steps=run.training.max_episode_steps,
-    )

@@ -1,6 +1,5 @@
 """Learning from a replay: visits to tasks fill it, gradient steps draw from it."""
 
-import pathlib
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ from pearl_tf.agents import builder, learner
 from pearl_tf.agents.pearl import agent as pearl_agent
 from pearl_tf.collect import acting, collector, rollout, schedule
 from pearl_tf.data import seeds
-from pearl_tf.replay import local
+from pearl_tf.replay import cache, local
 
 
 class ReplayTraining:
@@ -49,7 +48,9 @@ class ReplayTraining:
     number = max(number, min(run.training.num_environments, collect_schedule.tasks_per_iteration))
     self.collector = self.make_collector(actor, number)
     self.learner = learner.Learner(
-      agent, replay.sampler, seed=seeds.sequence(run.seed, seeds.Stream.REPLAY)
+      agent,
+      cache.CacheSampler(replay.cache, rule=run.training.batch_rule, **run.training.batch_sizes),
+      seed=seeds.sequence(run.seed, seeds.Stream.REPLAY),
     )
 
   def make_collector(self, actor: acting.Acting, num_environments: int) -> collector.Collector:
@@ -77,6 +78,7 @@ class ReplayTraining:
     collected = self.collector.visit(
       [tasks[index] for index in drawn],
       seed=seeds.sequence(seed, seeds.Stream.COLLECT, iteration),
+      number=iteration + 1,
     )
     self.replay.drain()
     return collected
@@ -85,16 +87,14 @@ class ReplayTraining:
     return self.learner.run(num_steps)
 
   def variables(self) -> dict[str, Any]:
-    return {} if self.replay.cache is None else {'cache': self.replay.cache}
+    return {'cache': self.replay.cache}
 
   def state(self) -> dict[str, Any]:
-    return self.replay.writer.state()
+    return {}
 
   def restore(self, state: dict[str, Any]) -> None:
-    self.replay.writer.restore(state)
-
-  def save_replay(self, directory: pathlib.Path) -> None:
-    self.replay.server.checkpoint(directory)
+    del state
+    self.replay.refill_tables()
 
   def close(self) -> None:
     self.replay.stop()

@@ -50,7 +50,7 @@ def gradient_step(
     Milliseconds per training step, each turn being one compiled call of `steps_per_call`.
   """
   steps = builder.training.steps_per_call
-  batch = tf.function(process.replay.sampler.sample)(tf.constant([0, 0], tf.int32))
+  batch = tf.function(process.learner.sampler.sample)(tf.constant([0, 0], tf.int32))
   on_fixed_batch = learner.Learner(
     builder.agent, FixedBatch(batch), seed=seeds.sequence(builder.seed, seeds.Stream.REPLAY)
   )

@@ -61,13 +61,11 @@ def _learning(parts: dict[str, Record]) -> list[Row]:
   rates = floor['gflop_per_second']
   shape = ' x '.join(map(str, floor['matmul_shape']))
   products = ', '.join(f'{name.replace("_", " ")} {rate:.0f}' for name, rate in rates.items())
-  sampler = parts['experiment']['sampler']
   return [
     (
       'gradient step',
       f'{step["ms"]:.2f} ms',
-      f'median of {step["repeats"]} x {step["steps_per_repeat"]} steps, min {step["ms_min"]:.2f}; '
-      f'{sampler} sampler',
+      f'median of {step["repeats"]} x {step["steps_per_repeat"]} steps, min {step["ms_min"]:.2f}',
     ),
     (
       'the same on a fixed batch',
@@ -145,7 +143,6 @@ def _environments(parts: dict[str, Record]) -> list[Row]:
 def _storage(parts: dict[str, Record]) -> list[Row]:
   replay, checkpoint = parts['replay'], parts['checkpoint']
   held = f'{replay["transitions"]:,} synthetic transitions'
-  drain = replay['drain_transitions_per_second']
   return [
     (
       'insertion',
@@ -154,14 +151,13 @@ def _storage(parts: dict[str, Record]) -> list[Row]:
     ),
     (
       'drain into the cache',
-      'none' if drain is None else _rate(drain, 'transitions'),
+      _rate(replay['drain_transitions_per_second'], 'transitions'),
       f'{replay["transitions_in_cache"]:,} transitions in the cache',
     ),
     (
       'checkpoint',
       f'{checkpoint["save_seconds"]:.2f} s',
-      f'{checkpoint["megabytes"]:.0f} MB (variables {checkpoint["variables_megabytes"]:.0f}, '
-      f'tables {checkpoint["tables_megabytes"]:.0f}) at {held}',
+      f'{checkpoint["megabytes"]:.0f} MB at {held}',
     ),
     (
       'checkpoint of the best weights',

@@ -29,8 +29,7 @@ def fill(
     num_transitions: how many at least; there are two rounds of whole episodes in any case.
 
   Returns:
-    Rates of the median round after the first, which opens the stream and traces the drain; None
-    for the drain where the sampler has no cache.
+    Rates of the median round after the first, which opens the stream and traces the drain.
   """
   num_tasks, num_steps = len(builder.tasks.train), builder.training.max_episode_steps
   num_episodes = num_tasks * math.ceil(_EPISODES_PER_ROUND / num_tasks)
@@ -43,7 +42,7 @@ def fill(
     ]
     started = time.perf_counter()
     for number, episode in enumerate(episodes):
-      process.replay.writer.write(number % num_tasks, episode, in_context=True)
+      process.replay.writer.write(number % num_tasks, episode, in_context=True, visit=0)
     process.replay.writer.flush()
     written = time.perf_counter()
     num_drained = process.replay.drain()
@@ -52,14 +51,10 @@ def fill(
       drained.add(seconds=time.perf_counter() - written, work=num_drained)
   return {
     'transitions': num_rounds * num_episodes * num_steps,
-    'transitions_in_cache': process.replay.cache.num_rows
-    if process.replay.cache is not None
-    else 0,
+    'transitions_in_cache': process.replay.cache.num_rows,
     'episode_steps': num_steps,
     'insertion_transitions_per_second': inserted.median_rate(),
-    'drain_transitions_per_second': drained.median_rate()
-    if process.replay.cache is not None
-    else None,
+    'drain_transitions_per_second': drained.median_rate(),
     'repeats': inserted.number,
   }
 
@@ -100,52 +95,44 @@ def save(
     The last checkpoint, and the medians.
   """
   variables = {'agent': builder.agent} | process.variables()
-  progress = {'replay_writer': process.state()}
+  progress = {'process': process.state()}
   latest = checkpoints.Checkpoints(directory, prefix='latest', keep=2)
   best = checkpoints.Checkpoints(directory, prefix='best', keep=1)
   whole, weights = timing.Turns([], []), timing.Turns([], [])
   for number in range(_NUM_SAVES):
     started = time.perf_counter()
-    saved = latest.save(number, variables, progress, save_replay=process.save_replay)
+    saved = latest.save(number, variables, progress)
     whole.add(seconds=time.perf_counter() - started, work=1)
     started = time.perf_counter()
     best.save(number, {'agent': builder.agent}, progress)
     weights.add(seconds=time.perf_counter() - started, work=1)
-  size, tables = _num_bytes(saved), _num_bytes(checkpoints.replay_folder(saved))
+  size = sum(path.stat().st_size for path in saved.rglob('*') if path.is_file())
   return saved, {
     'save_seconds': whole.median_seconds(),
     'save_weights_seconds': weights.median_seconds(),
     'megabytes': size / 1e6,
-    'tables_megabytes': tables / 1e6,
-    'variables_megabytes': (size - tables) / 1e6,
     'repeats': whole.number,
   }
 
 
 def restore(
-  builder: builder_lib.Builder, saved: pathlib.Path, *, scratch_directory: pathlib.Path
+  builder: builder_lib.Builder, saved: pathlib.Path
 ) -> tuple[replay_training.ReplayTraining, dict[str, Any]]:
-  """Times the way back: the server with its tables, and every variable.
+  """Times the way back: every variable, and the tables filled again.
 
   Args:
     builder: the experiment; its agent is restored.
     saved: from `save`.
-    scratch_directory: of the new process.
 
   Returns:
     The learning process, to be closed by the caller, and how long it took.
   """
   started = time.perf_counter()
-  process = builder.make_process(
-    restore_from=checkpoints.replay_folder(saved), scratch_directory=scratch_directory
-  )
+  process = builder.make_process()
   try:
     checkpoints.restore(saved, {'agent': builder.agent} | process.variables())
+    process.restore({})
   except BaseException:
     process.close()
     raise
   return process, {'restore_seconds': time.perf_counter() - started}
-
-
-def _num_bytes(folder: pathlib.Path) -> int:
-  return sum(path.stat().st_size for path in folder.rglob('*') if path.is_file())

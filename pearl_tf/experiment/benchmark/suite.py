@@ -77,7 +77,7 @@ class Benchmark:
       prefix='pearl-benchmark-', dir=self._scratch_directory
     ) as directory:
       self._directory = pathlib.Path(directory)
-      self._process = self._builder.make_process(scratch_directory=self._directory)
+      self._process = self._builder.make_process()
       try:
         return self._measure(announce)
       finally:
@@ -122,9 +122,7 @@ class Benchmark:
 
   def _restore(self) -> Record:
     self._process.close()
-    self._process, record = storage.restore(
-      self._builder, self._saved, scratch_directory=self._directory
-    )
+    self._process, record = storage.restore(self._builder, self._saved)
     return record
 
 
@@ -140,7 +138,6 @@ def describe(builder: builder_lib.Builder) -> Record:
     'meta_batch_size': training.meta_batch_size,
     'context_size': training.context_size,
     'batch_size': training.batch_size,
-    'sampler': training.sampler,
     'seed': builder.seed,
   }
 
