@@ -17,10 +17,6 @@ class TrainingTest(test_case.TestCase):
     with self.assertRaisesRegex(ValueError, f'Training.{name} must be a positive integer, got'):
       training.Training(**{name: value})
 
-  def test_the_sampler_is_one_of_two(self):
-    with self.assertRaisesRegex(ValueError, "got 'both'"):
-      training.Training(sampler='both')
-
   @parameterized.parameters(
     ({'context_sampling': 'rows'}, "context_sampling must be one of .*, got 'rows'"),
     ({'batch_sampling': 'rows'}, "batch_sampling must be one of .*, got 'rows'"),

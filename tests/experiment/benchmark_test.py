@@ -79,7 +79,7 @@ def matmul_operations(function: tf.types.experimental.ConcreteFunction) -> int:
     if 'MatMul' in operation.type:
       left = operation.inputs[0].shape.as_list()
       result = operation.outputs[0].shape.as_list()
-      transposed = operation.get_attr('adj_x')
+      transposed = operation.get_attr('transpose_a')
       total += 2 * math.prod(result) * (left[-2] if transposed else left[-1])
   return total
 
@@ -159,8 +159,8 @@ class LearningTest(test_case.TestCase):
       (
         tuple(operation.inputs[0].shape),
         tuple(operation.inputs[1].shape),
-        operation.get_attr('adj_x'),
-        operation.get_attr('adj_y'),
+        operation.get_attr('transpose_a'),
+        operation.get_attr('transpose_b'),
       )
       for operation in graph.get_operations()
       if 'MatMul' in operation.type
@@ -348,6 +348,7 @@ class SuiteTest(test_case.TestCase):
     )
     self.assertAlmostEqual(projection['beside_training_percent'], 100 * 23 / 27)
 
+  @parameterized.parameters('seconds', 'replay_transitions', 'num_environments', 'min_rounds')
   def test_impossible_number_is_named(self, name):
     with self.assertRaisesRegex(ValueError, f'{name} must be positive, got 0'):
       suite.Benchmark(make_builder(), **{name: 0})

@@ -51,8 +51,8 @@ if may_fill == 'no':
 train.run()
 """
 IN_POOL = ('pearl_tf.replay.writer.ReplayWriter', 'write', 7)
-IN_CHECKPOINT = ('pearl_tf.replay.server.ReplayServer', 'checkpoint', 2)
-IN_TRAINING = ('pearl_tf.experiment.learner.Learner', 'run', 3)
+IN_CHECKPOINT = ('pearl_tf.experiment.checkpoints.Checkpoints', '_place', 2)
+IN_TRAINING = ('pearl_tf.agents.learner.Learner', 'run', 3)
 IN_EVALUATION = ('pearl_tf.evaluation.meta_test.MetaTest', 'run', 1)
 
 

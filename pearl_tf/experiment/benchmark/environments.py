@@ -51,7 +51,7 @@ def collection(
     return rollout.run(sessions, seed=seed, on_episode=lambda episode: None)
 
   def collect(collects: collector.Collector, tasks: list[types.Task]) -> int:
-    collected = collects.visit(tasks, seed=seed)
+    collected = collects.visit(tasks, seed=seed, number=1)
     process.replay.drain()
     return collected.env_steps
 

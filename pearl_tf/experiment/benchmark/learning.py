@@ -129,7 +129,7 @@ def floor(builder: builder_lib.Builder, *, step_ms: float, **rounds) -> dict[str
 def products(rows: int, inputs: int, outputs: int) -> dict[str, Callable[[], int]]:
   """Returns the three products of a hidden layer, each an activity that returns its operations.
 
-  They are the batch matmuls of `networks.layers.Dense` and of their gradients, one after the other
+  They are the matrix products of `networks.layers.Dense` and of their gradients, one after the other
   as in a chain of layers, each on operands of its own so that no cache holds them all.
 
   Args:
@@ -143,10 +143,10 @@ def products(rows: int, inputs: int, outputs: int) -> dict[str, Callable[[], int
   generator = tf.random.Generator.from_seed(0)
 
   def operands(*shape: int) -> list[tf.Tensor]:
-    return [generator.normal([1, *shape]) for _ in range(_PRODUCTS_PER_CALL)]
+    return [generator.normal(shape) for _ in range(_PRODUCTS_PER_CALL)]
 
-  kernels = [kernel[0] for kernel in operands(inputs, outputs)]
-  layer_inputs, gradients = operands(rows, inputs), operands(rows, outputs)
+  kernels, layer_inputs = operands(inputs, outputs), operands(rows, inputs)
+  gradients = operands(rows, outputs)
 
   def activity(
     left: Sequence[tf.Tensor],
@@ -163,16 +163,14 @@ def products(rows: int, inputs: int, outputs: int) -> dict[str, Callable[[], int
 
     def run() -> int:
       # Reading one number waits for the device, wherever it is.
-      multiply_all(left, right)[-1][0, 0, 0].numpy()
+      multiply_all(left, right)[-1][0, 0].numpy()
       return _PRODUCTS_PER_CALL * 2 * rows * inputs * outputs
 
     return run
 
   return {
-    'forward': activity(layer_inputs, kernels, lambda x, w: tf.matmul(x, w[tf.newaxis])),
-    'input_gradient': activity(
-      gradients, kernels, lambda g, w: tf.matmul(g, w[tf.newaxis], transpose_b=True)
-    ),
+    'forward': activity(layer_inputs, kernels, lambda x, w: tf.matmul(x, w)),
+    'input_gradient': activity(gradients, kernels, lambda g, w: tf.matmul(g, w, transpose_b=True)),
     'kernel_gradient': activity(
       layer_inputs, gradients, lambda x, g: tf.matmul(x, g, transpose_a=True)
     ),
