@@ -129,7 +129,7 @@ def floor(builder: builder_lib.Builder, *, step_ms: float, **rounds) -> dict[str
 def products(rows: int, inputs: int, outputs: int) -> dict[str, Callable[[], int]]:
   """Returns the three products of a hidden layer, each an activity that returns its operations.
 
-  They are the matrix products of `networks.layers.Dense` and of their gradients, one after the other
+  They are the products of `networks.layers.Dense` and of their gradients, one after the other
   as in a chain of layers, each on operands of its own so that no cache holds them all.
 
   Args:
