@@ -4,12 +4,14 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from tf_agents.trajectories import time_step as ts
 
 from pearl_tf.collect import acting
 from pearl_tf.data import seeds, types
+from pearl_tf.environments import gymnasium_adapter
 from pearl_tf.evaluation import meta_test
 from pearl_tf.experiment import builder as builder_lib
 from pearl_tf.experiment import checkpoints, experiment, published, run_folder
@@ -86,6 +88,42 @@ class Trained:
       seed=seed,
     )
 
+  def environment(self, task: types.Task) -> gymnasium_adapter.GymnasiumAdapter:
+    """Returns the environment, set to a task, as TF-Agents knows it: actions are in [-1, 1]."""
+    environment = self.builder.environments(1)[0]
+    environment.set_task(task)
+    return environment
+
+  def policy(
+    self, belief: types.Posterior | None = None, *, seed: int = 0
+  ) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns what acts on one hypothesis drawn from a belief.
+
+    Args:
+      belief: from `infer`; the prior by default.
+      seed: draws the hypothesis.
+
+    Returns:
+      A function from an observation `[O]` to an action `[A] float32` in [-1, 1].
+    """
+    random = np.random.default_rng(seeds.sequence(seed, seeds.Stream.META_TEST))
+    belief = self._actor.prior() if belief is None else belief
+    belief = types.Posterior(*(part[np.newaxis] for part in belief))
+    latent, step_type = np.zeros_like(belief.mean), ts.StepType.FIRST
+
+    def act(observation: np.ndarray) -> np.ndarray:
+      nonlocal latent, step_type
+      action, latent = self._actor.act(
+        np.asarray(observation, np.float32)[np.newaxis],
+        np.array([step_type], np.int32),
+        types.PolicyState(latent, belief),
+        random.integers(2**31, size=2, dtype=np.int32),
+      )
+      step_type = ts.StepType.MID
+      return action[0]
+
+    return act
+
   def play(
     self, task: types.Task, belief: types.Posterior | None = None, *, seed: int = 0
   ) -> types.Episode:
@@ -102,28 +140,18 @@ class Trained:
     Raises:
       EnvironmentFault: if the environment breaks its contract.
     """
-    random = np.random.default_rng(seeds.sequence(seed, seeds.Stream.META_TEST))
-    environment = self.builder.environments(1)[0]
-    environment.seed(int(random.integers(2**31)))
-    environment.set_task(task)
-    belief = self._actor.prior() if belief is None else belief
-    belief = types.Posterior(*(part[np.newaxis] for part in belief))
-    latent = np.zeros_like(belief.mean)
+    environment, act = self.environment(task), self.policy(belief, seed=seed)
+    environment.seed(seed)
     time_step = environment.reset()
     rows = []
     while not time_step.is_last():
-      before = time_step
-      action, latent = self._actor.act(
-        before.observation[np.newaxis],
-        before.step_type[np.newaxis],
-        types.PolicyState(latent, belief),
-        random.integers(2**31, size=2, dtype=np.int32),
-      )
-      time_step = environment.step(action[0])
+      observation = time_step.observation
+      action = act(observation)
+      time_step = environment.step(action)
       rows.append(
         types.Episode(
-          observation=before.observation,
-          action=action[0],
+          observation=observation,
+          action=action,
           reward=time_step.reward,
           context_reward=environment.context_reward,
           discount=time_step.discount,
