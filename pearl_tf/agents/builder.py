@@ -6,7 +6,7 @@ one package a method, each with a class of the protocol `AgentBuilder`, which gi
 evaluation, metrics and checkpoints, and asks a `LearningProcess` for the rest.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
@@ -102,9 +102,6 @@ class AgentBuilder(Protocol):
 
   name: str
   not_served: str
-
-  def unread(self, sizes: training.Training) -> Iterable[tuple[Callable, Sequence[str] | None]]:
-    """Returns configurables of which this method reads nothing, or not these arguments."""
 
   def check(self, agent: Agent, run: Run) -> None:
     """Checks the settings against each other, before anything long starts.

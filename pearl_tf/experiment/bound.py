@@ -7,7 +7,7 @@ into a `Bound`. Calling that later, as often as one likes, reads gin no more.
 import copy
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gin
@@ -82,26 +82,17 @@ class Resolver:
       raise config.ConfigError(f'the configuration has to bind {names}')
     return arguments
 
-  def check_all_read(
-    self, unread: Iterable[tuple[Callable[..., Any], Sequence[str] | None]] = ()
-  ) -> None:
+  def check_all_read(self) -> None:
     """Checks that every binding in force was read.
-
-    Args:
-      unread: configurables that were bound and are not used after all, or these arguments of them.
 
     Raises:
       ConfigError: if a binding has no effect, naming it.
     """
-    without = {_configurable(target).selector: names for target, names in unread}
-    found = []
-    for name in config.bound_names():
-      scope, _, selector, argument = gin.config.ParsedBindingKey.parse(_binding_key(name))
-      is_read = (scope, selector) in self._read
-      if selector in without and argument in (without[selector] or (argument,)):
-        is_read = False
-      if not is_read:
-        found.append(name)
+    found = [
+      name
+      for name in config.bound_names()
+      if gin.config.ParsedBindingKey.parse(_binding_key(name)).config_key not in self._read
+    ]
     if found:
       raise config.ConfigError(
         f'no part of this experiment reads {", ".join(sorted(found))}: remove it, or choose the '

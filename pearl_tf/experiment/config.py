@@ -26,11 +26,13 @@ _GIN = pathlib.Path(gin.__file__).parent
 _SCHEME = 'pearl_tf:'
 _INCLUDE = re.compile(r"""^(include\s+['"])(.*?)(['"])""", re.MULTILINE)
 _CONFIGURABLE = re.compile(r'^@gin\.', re.MULTILINE)
-# What run folders of earlier versions say, and what it is called now.
+# What run folders and files of earlier versions say, and what it is called now.
 _RENAMED = {
   'backup_class': 'target_class',
   'ValueBackup': 'ValueTarget',
   'TargetCriticBackup': 'CriticTarget',
+  r'(?<!\.)Training\.((?:gradient_steps_per_|meta_batch_|context_|batch_|replay_|steps_per_)'
+  r'\w*)': r'PearlTraining.\1',
 }
 
 
@@ -144,10 +146,17 @@ def _find(name: str, *, beside: pathlib.Path | None) -> pathlib.Path:
   return found
 
 
+def renamed(text: str) -> str:
+  """Returns a gin text with the names of today."""
+  for old, new in _RENAMED.items():
+    text = re.sub(rf'\b{old}\b', new, text)
+  return text
+
+
 def _located(text: str, folder: pathlib.Path) -> str:
-  """Returns a gin text with what it includes replaced by what was found."""
+  """Returns a gin text with the names of today, and what it includes replaced by what was found."""
   return _INCLUDE.sub(
-    lambda match: f'{match[1]}{_SCHEME}{_find(match[2], beside=folder)}{match[3]}', text
+    lambda match: f'{match[1]}{_SCHEME}{_find(match[2], beside=folder)}{match[3]}', renamed(text)
   )
 
 
@@ -171,10 +180,8 @@ def load_text(text: str) -> str:
   """Parses a resolved text, for example a run folder's `config.gin`, and returns it."""
   _import_configurables()
   gin.clear_config()
-  for old, new in _RENAMED.items():
-    text = re.sub(rf'\b{old}\b', new, text)
   with as_config_error():
-    gin.parse_config(text)
+    gin.parse_config(renamed(text))
   return gin.config_str(max_line_length=100)
 
 

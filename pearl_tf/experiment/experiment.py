@@ -91,7 +91,6 @@ def _resolve(text: str, seed: int) -> Experiment:
     found, registered = registry.constructor(name)
     arguments = resolver.bind(found).arguments | registered | arguments
     method = resolver.bind(Experiment).arguments['method']()
-    sizes = resolver.bind(training.Training)()
     experiment = Experiment(
       text=text,
       seed=seed,
@@ -100,9 +99,9 @@ def _resolve(text: str, seed: int) -> Experiment:
       make_tolerance=resolver.bind(tolerance.Tolerance),
       sample_task_split=resolver.bind(tasks.sample_task_split),
       method=method,
-      training=sizes,
+      training=resolver.bind(training.Training)(),
       meta_test=resolver.bind(meta_test.MetaTest)(),
       set_op_determinism=resolver.bind(numerics.set_op_determinism),
     )
-    resolver.check_all_read(method.unread(sizes))
+    resolver.check_all_read()
   return experiment

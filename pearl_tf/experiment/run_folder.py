@@ -13,6 +13,7 @@ from typing import IO
 
 from pearl_tf import version
 from pearl_tf.data import files
+from pearl_tf.experiment import config
 
 # Bindings that change for how long and how often, not what is learned and measured.
 CHANGEABLE = (
@@ -131,6 +132,8 @@ class RunFolder:
         f'{self.config} is empty, so what this run was configured by is not known: put its text '
         'back (an export has it in assets.extra/manifest.json), or use another --root_dir'
       )
+    if config.renamed(kept) != kept:  # Of an earlier version.
+      kept = config.load_text(kept)
     difference = _difference(kept, config_text)
     refused = [line for line in difference if line[1:].partition(' = ')[0] not in CHANGEABLE]
     if self.seed != seed:

@@ -2,7 +2,7 @@
 
 The alternative that the paper compares its permutation-invariant encoder with (figure 5). It offers
 the verbs of every encoder; what it needs besides is a context of whole trajectories in time order
-(`Training.context_sampling`).
+(`PearlTraining.context_sampling`).
 """
 
 import math

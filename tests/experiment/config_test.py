@@ -16,15 +16,15 @@ class LoadTest(test_case.TestCase):
     first, second = folder / 'first.gin', folder / 'second.gin'
     first.write_text('Training.num_iterations = 1\nTraining.batch_size = 2\n')
     second.write_text('Training.num_iterations = 3\n')
-    config.load([str(first), str(second)], ['Training.batch_size = 4'])
+    config.load([str(first), str(second)], ['PearlTraining.batch_size = 4'])
     self.assertEqual(gin.query_parameter('Training.num_iterations'), 3)
-    self.assertEqual(gin.query_parameter('Training.batch_size'), 4)
+    self.assertEqual(gin.query_parameter('PearlTraining.batch_size'), 4)
 
   def test_the_text_does_not_depend_on_where_a_binding_came_from(self):
     file = self.temp_dir() / 'a.gin'
     file.write_text('# Comments go.\nTraining.num_iterations = 1\nTraining.batch_size=2\n')
     from_file = config.load([str(file)])
-    from_flags = config.load([], ['Training.batch_size = 2', 'Training.num_iterations = 1'])
+    from_flags = config.load([], ['PearlTraining.batch_size = 2', 'Training.num_iterations = 1'])
     self.assertEqual(from_file, from_flags)
 
   def test_nothing_stays_of_what_was_loaded_before(self):
@@ -48,7 +48,7 @@ class LoadTest(test_case.TestCase):
     with self.assertRaisesRegex(config.ConfigError, message):
       config.load([], [line])
     file = self.temp_dir() / 'typo.gin'
-    file.write_text(f'Training.batch_size = 2\n{line}\n')
+    file.write_text(f'PearlTraining.batch_size = 2\n{line}\n')
     with self.assertRaisesRegex(config.ConfigError, message):
       config.load([str(file)])
 
@@ -69,8 +69,8 @@ class FilesTest(test_case.TestCase):
     return path
 
   def test_includes_are_found_beside_their_file_and_among_the_shipped_ones(self):
-    self.write('more.gin', "include 'sub/other.gin'", 'Training.batch_size = 7')
-    self.write('sub/other.gin', 'Training.meta_batch_size = 9', 'Training.batch_size = 8')
+    self.write('more.gin', "include 'sub/other.gin'", 'PearlTraining.batch_size = 7')
+    self.write('sub/other.gin', 'PearlTraining.meta_batch_size = 9', 'PearlTraining.batch_size = 8')
     mine = self.write(
       'sub/mine.gin',
       "include 'ablations/cheetah_vel_recurrent.gin'",
@@ -82,15 +82,15 @@ class FilesTest(test_case.TestCase):
       "make.name = 'pearl/HalfCheetahVel-v0'",  # Three files below the one that is named.
       'PearlAgent.encoder_class = @RecurrentEncoder',
       'PearlAgent.gamma = 0.5',
-      'Training.batch_size = 7',
-      'Training.meta_batch_size = 9',
+      'PearlTraining.batch_size = 7',
+      'PearlTraining.meta_batch_size = 9',
     ):
       self.assertIn(binding, text)
 
   def test_shipped_files_are_found_from_any_folder(self):
     with contextlib.chdir(self.folder):
       shipped = config.load(['cheetah_vel.gin'])
-      self.write('cheetah_vel.gin', 'Training.batch_size = 3')
+      self.write('cheetah_vel.gin', 'PearlTraining.batch_size = 3')
       self.assertNotEqual(config.load(['cheetah_vel.gin']), shipped)  # One's own comes first.
 
   def test_an_include_that_is_not_there_is_named(self):
@@ -111,6 +111,9 @@ class FilesTest(test_case.TestCase):
     )
     self.assertIn('PearlAgent.target_class = @CriticTarget', text)
     self.assertIn('ValueTarget.learning_rate = 0.1', text)
+    text = config.load([], ['Training.batch_size = 7', 'Training.num_iterations = 3'])
+    self.assertIn('PearlTraining.batch_size = 7', text)
+    self.assertIn('\nTraining.num_iterations = 3', text)
 
 
 class StartUpTest(test_case.TestCase):
@@ -120,12 +123,15 @@ class StartUpTest(test_case.TestCase):
     ('registry.make.colour = 3', 'colour'),
     ('sample_task_split.num_train = 0', 'num_train must be positive, got 0'),
     ('sample_task_split.num_test = -1', 'num_test must be positive, or None.*got -1'),
-    ('Training.batch_size = -5', 'Training.batch_size must be a positive integer, got -5'),
-    ('Training.meta_batch_size = 2.5', r'meta_batch_size must be an integer, got 2\.5'),
+    (
+      'PearlTraining.batch_size = -5',
+      'PearlTraining.batch_size must be a positive.*got -5',
+    ),
+    ('PearlTraining.meta_batch_size = 2.5', r'meta_batch_size must be an integer, got 2\.5'),
     ("Training.num_iterations = 'ten'", "must be an integer, got 'ten'"),
     ('CollectSchedule.prior_steps = -1', 'prior_steps must be an integer of at least 0, got -1'),
     (
-      'Training.context_size = 100000',
+      'PearlTraining.context_size = 100000',
       'context_size = 100000 can never be collected.*at most 219 .*[Ll]ower context_size',
     ),
     ('MetaTest.num_repeats = 0', 'num_repeats.*got 0'),
@@ -187,9 +193,9 @@ class StartUpTest(test_case.TestCase):
     self.assertFalse(root.exists())
 
   def test_a_used_macro_is_no_error(self):
-    macro = ('WIDTH = 7', 'Training.batch_size = %WIDTH')
+    macro = ('WIDTH = 7', 'PearlTraining.batch_size = %WIDTH')
     experiment = experiment_lib.load([small_run.GIN_FILE], macro)
-    self.assertEqual(experiment.training.batch_size, 7)
+    self.assertEqual(experiment.method.training.batch_size, 7)
 
 
 if __name__ == '__main__':

@@ -16,7 +16,7 @@ from pearl_tf.replay import batch_rule
 from pearl_tf.testing import small_run, test_case
 
 ORDERED = (
-  "Training.context_sampling = 'trajectories'",
+  "PearlTraining.context_sampling = 'trajectories'",
   "MetaTest.context_sampling = 'trajectories'",
 )
 RECURRENT = ('RecurrentEncoder.recurrent_units = 8', 'RecurrentEncoder.backpropagation_steps = 10')
@@ -34,8 +34,8 @@ def bindings_of(variant: str) -> list[str]:
   return bindings + [
     f'PearlAgent.encoder_class = @{encoder_name}Encoder',
     'Training.num_iterations = 2',
-    'Training.gradient_steps_per_iteration = 10',
-    'Training.steps_per_call = 5',
+    'PearlTraining.gradient_steps_per_iteration = 10',
+    'PearlTraining.steps_per_call = 5',
     *more,
   ]
 
@@ -107,7 +107,7 @@ class OrderTest(test_case.TestCase):
       local_loop.train(
         root,
         gin_files=[small_run.GIN_FILE],
-        gin_bindings=[*bindings_of('recurrent'), "Training.context_sampling = 'transitions'"],
+        gin_bindings=[*bindings_of('recurrent'), "PearlTraining.context_sampling = 'transitions'"],
       )
     self.assertFalse(root.exists())
 

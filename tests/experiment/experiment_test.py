@@ -99,7 +99,7 @@ class ExperimentTest(test_case.TestCase):
         *bindings,
         f'PearlAgent.encoder_class = @{encoder_name}Encoder',
         'PearlAgent.entropy_weight_class = @AutomaticEntropyWeight',
-        "Training.context_sampling = 'trajectories'",
+        "PearlTraining.context_sampling = 'trajectories'",
         "MetaTest.context_sampling = 'trajectories'",
       ],
     )

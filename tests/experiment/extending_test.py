@@ -20,7 +20,7 @@ SMALL = [
   if not binding.startswith(('LatentActor', 'Training.export_interval'))
 ] + [
   'Training.num_iterations = 1',
-  'Training.gradient_steps_per_iteration = 10',
+  'PearlTraining.gradient_steps_per_iteration = 10',
   'MetaTest.steps_per_repeat = 40',
   'Training.max_episode_steps = 20',
   'sample_task_split.num_train = 2',

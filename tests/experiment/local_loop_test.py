@@ -71,8 +71,8 @@ class LocalLoopTest(test_case.TestCase):
     self.assertEqual((self.root / 'metrics.jsonl').read_bytes(), before)
 
     # Another configuration is refused and changes nothing either.
-    with self.assertRaisesRegex(run_folder.RunFolderError, r'(?s)\+Training.batch_size = 17'):
-      train(self.root, 'Training.evaluation_interval = 2', 'Training.batch_size = 17')
+    with self.assertRaisesRegex(run_folder.RunFolderError, r'(?s)\+PearlTraining.batch_size = 17'):
+      train(self.root, 'Training.evaluation_interval = 2', 'PearlTraining.batch_size = 17')
     self.assertEqual((self.root / 'metrics.jsonl').read_bytes(), before)
 
   def assert_documented(self, record):
@@ -129,7 +129,7 @@ class LocalLoopTest(test_case.TestCase):
       mock.patch.object(learner.Learner, 'run', spoil),
       self.assertRaisesRegex(learner.DivergenceError, 'weights are not finite after gradient step'),
     ):
-      train(self.root, 'Training.gradient_steps_per_iteration = 10')
+      train(self.root, 'PearlTraining.gradient_steps_per_iteration = 10')
     self.assertEqual(checkpoints.progress(newest(self.root))['num_saves'], 1)
 
   @parameterized.parameters('nan', 'raise')

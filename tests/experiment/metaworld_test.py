@@ -36,9 +36,9 @@ class TrainingTest(test_case.TestCase):
         *small_run.SMALL,
         "registry.make.env_name = 'drawer-close-v3'",
         'Training.num_iterations = 1',
-        'Training.gradient_steps_per_iteration = 10',
+        'PearlTraining.gradient_steps_per_iteration = 10',
         'Training.max_episode_steps = 10',
-        'Training.replay_capacity = 1000',
+        'PearlTraining.replay_capacity = 1000',
         'MetaTest.steps_per_repeat = 20',
       ),
     )

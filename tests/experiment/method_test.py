@@ -8,7 +8,6 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest
 
-from pearl_tf.agents import training
 from pearl_tf.collect import collector, rollout, schedule, session
 from pearl_tf.data import seeds
 from pearl_tf.experiment import checkpoints, config, exports, local_loop, metrics, trained
@@ -71,10 +70,6 @@ class CountingProcess:
 class CountingBuilder:
   name = 'Counting'
   not_served = 'it has no networks'
-
-  def unread(self, sizes):
-    del sizes
-    return [(training.Training, ('meta_batch_size', 'batch_size', 'context_size'))]
 
   def check(self, agent, run):
     pass
@@ -144,8 +139,8 @@ class MethodTest(test_case.TestCase):
       exports.RunExporter(builder, root, keep=1)
 
   def test_settings_of_another_method_are_refused(self):
-    with self.assertRaisesRegex(config.ConfigError, 'reads Training.batch_size:'):
-      train(self.temp_dir(), 'Training.batch_size = 3')
+    with self.assertRaisesRegex(config.ConfigError, 'reads PearlTraining.batch_size:'):
+      train(self.temp_dir(), 'PearlTraining.batch_size = 3')
     with self.assertRaisesRegex(config.ConfigError, 'reads PearlAgent.gamma:'):
       train(self.temp_dir(), 'PearlAgent.gamma = 0.5')
 

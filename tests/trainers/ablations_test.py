@@ -46,11 +46,11 @@ def small_bindings(encoder_name: str) -> list[str]:
     'MetaTest.num_exploration_episodes = 1',
     'Training.max_episode_steps = 20',
     'Training.num_iterations = 1',
-    'Training.gradient_steps_per_iteration = 4',
-    'Training.steps_per_call = 2',
+    'PearlTraining.gradient_steps_per_iteration = 4',
+    'PearlTraining.steps_per_call = 2',
   ]
   if encoder_name == 'Recurrent':
-    bindings += ['RecurrentEncoder.recurrent_units = 8', 'Training.context_size = 30']
+    bindings += ['RecurrentEncoder.recurrent_units = 8', 'PearlTraining.context_size = 30']
     bindings += ['RecurrentEncoder.backpropagation_steps = 10']
   return bindings
 
@@ -71,7 +71,7 @@ class AblationsTest(test_case.TestCase):
     encoder_name, *rule, environment = RULES[name]
     builder = builder_lib.Builder(experiment_lib.load([FOLDER / f'{name}.gin']))
     self.assertIsInstance(builder.agent.encoder, ENCODERS[encoder_name])
-    self.assertEqual(builder.training.batch_rule, batch_rule.BatchRule(*rule))
+    self.assertEqual(builder.method.training.batch_rule, batch_rule.BatchRule(*rule))
     self.assertIn(environment, builder.environments(1)[0].name)
 
   @parameterized.parameters(*RULES)

@@ -14,12 +14,12 @@ SMALL = (
   'CollectSchedule.initial_steps = 10',
   'CollectSchedule.prior_steps = 10',
   'CollectSchedule.extra_steps = 10',
-  'Training.meta_batch_size = 2',
-  'Training.context_size = 4',
-  'Training.batch_size = 8',
+  'PearlTraining.meta_batch_size = 2',
+  'PearlTraining.context_size = 4',
+  'PearlTraining.batch_size = 8',
   'Training.max_episode_steps = 5',
   'Training.num_iterations = 10',
-  'Training.steps_per_call = 1',
+  'PearlTraining.steps_per_call = 1',
   'MetaTest.steps_per_repeat = 10',
 )
 

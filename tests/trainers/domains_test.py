@@ -24,8 +24,8 @@ EPISODE_STEPS = 5
 SHRUNKEN = (
   *small_run.SMALL,
   'Training.num_iterations = 1',
-  'Training.gradient_steps_per_iteration = 4',
-  'Training.steps_per_call = 2',
+  'PearlTraining.gradient_steps_per_iteration = 4',
+  'PearlTraining.steps_per_call = 2',
   f'Training.max_episode_steps = {EPISODE_STEPS}',
   'Training.num_environments = 2',
   'CollectSchedule.initial_steps = 10',

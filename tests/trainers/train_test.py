@@ -91,9 +91,9 @@ class TrainTest(test_case.TestCase):
     self.assert_user_error(train(), 2, 'root_dir')
     self.assert_user_error(train(f'--root_dir={root}'), 2, '--gin_file is missing')
     self.assert_user_error(
-      train(f'--root_dir={root}', '--gin_file=x.gin', 'Training.batch_size=3'),
+      train(f'--root_dir={root}', '--gin_file=x.gin', 'PearlTraining.batch_size=3'),
       2,
-      "unexpected arguments ['Training.batch_size=3']",
+      "unexpected arguments ['PearlTraining.batch_size=3']",
     )
     self.assert_user_error(train(f'--root_dir={root}', '--sed=1'), 2, 'sed')
     self.assert_user_error(train(f'--root_dir={root}', '--seed=-1'), 2, '-1')
@@ -114,7 +114,7 @@ class TrainTest(test_case.TestCase):
     (folder / 'reach.py').write_text(family_of_the_readme())
     (folder / 'my_module.py').write_text(FAMILY)
     arguments = ('--root_dir=run', f'--gin_file={small_run.GIN_FILE}')
-    short = ('Training.num_iterations = 1', 'Training.gradient_steps_per_iteration = 10')
+    short = ('Training.num_iterations = 1', 'PearlTraining.gradient_steps_per_iteration = 10')
     own = (*small_run.SMALL, *short, "registry.make.name = 'reach:Reach'")
     result = train(*arguments, bindings=own, folder=folder)
     self.assertEqual(result.returncode, 0, result.stderr)

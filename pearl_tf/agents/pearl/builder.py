@@ -1,14 +1,15 @@
 """PEARL put together: agent, actor, and learning from a replay."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 
 import gin
 import reverb
 import tensorflow as tf
 
-from pearl_tf.agents import builder, training
+from pearl_tf.agents import builder
 from pearl_tf.agents.pearl import agent as pearl_agent
 from pearl_tf.agents.pearl import replay_training
+from pearl_tf.agents.pearl import training as pearl_training
 from pearl_tf.collect import acting, schedule
 from pearl_tf.data import specs
 from pearl_tf.replay import batch_rule, cache, local, packing, tables
@@ -25,6 +26,7 @@ class PearlBuilder:
     self,
     *,
     agent_class: Callable[..., pearl_agent.PearlAgent] = pearl_agent.PearlAgent,
+    training_class: Callable[[], pearl_training.PearlTraining] = pearl_training.PearlTraining,
     schedule_class: Callable[[], schedule.CollectSchedule] = schedule.CollectSchedule,
     cache_class: Callable[..., cache.ReplayCache] = cache.ReplayCache,
     make_tables: Callable[..., list[reverb.Table]] = tables.make_tables,
@@ -33,22 +35,20 @@ class PearlBuilder:
 
     Args:
       agent_class: makes the agent.
+      training_class: makes the sizes of gradient steps, batches and replay.
       schedule_class: makes the rule of collection.
       cache_class: makes the learner's memory.
       make_tables: makes the tables of the replay.
     """
+    self.training = training_class()
     self.schedule = schedule_class()
     self._agent_class = agent_class
     self._cache_class = cache_class
     self._make_tables = make_tables
 
-  def unread(self, sizes: training.Training) -> Iterable[tuple[Callable, Sequence[str] | None]]:
-    del sizes
-    return []
-
   def check(self, agent: pearl_agent.PearlAgent, run: builder.Run) -> None:
-    run.training.check_context(self.schedule)
-    run.training.check_order(agent.encoder.order_matters)
+    self.training.check_context(self.schedule, run.training.max_episode_steps)
+    self.training.check_order(agent.encoder.order_matters)
     self.make_process(agent, run).close()
 
   def make_agent(self, domain: specs.DomainSpec, *, seed: int) -> pearl_agent.PearlAgent:
@@ -76,9 +76,11 @@ class PearlBuilder:
     replay = local.Replay(
       packing.PackedLayout(*run.domain),
       len(run.train_tasks),
-      capacity=run.training.replay_capacity or cache.MAX_CAPACITY,
+      capacity=self.training.replay_capacity or cache.MAX_CAPACITY,
       cache_class=self._cache_class,
       make_tables=self._make_tables,
     )
     actor = self.make_actor(run.domain, agent, deterministic=False)
-    return replay_training.ReplayTraining(agent, actor, replay, self.schedule, run)
+    return replay_training.ReplayTraining(
+      agent, actor, replay, sizes=self.training, collect_schedule=self.schedule, run=run
+    )

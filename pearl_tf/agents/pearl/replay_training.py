@@ -6,6 +6,7 @@ import numpy as np
 
 from pearl_tf.agents import builder, learner
 from pearl_tf.agents.pearl import agent as pearl_agent
+from pearl_tf.agents.pearl import training
 from pearl_tf.collect import acting, collector, rollout, schedule
 from pearl_tf.data import seeds
 from pearl_tf.replay import cache, local
@@ -27,6 +28,8 @@ class ReplayTraining:
     agent: pearl_agent.PearlAgent,
     actor: acting.Acting,
     replay: local.Replay,
+    *,
+    sizes: training.PearlTraining,
     collect_schedule: schedule.CollectSchedule,
     run: builder.Run,
   ):
@@ -36,20 +39,22 @@ class ReplayTraining:
       agent: learns.
       actor: collects.
       replay: closed with the process.
+      sizes: of gradient steps and batches.
       collect_schedule: what a visit to a task consists of.
       run: where.
     """
-    self.steps_per_iteration = run.training.gradient_steps_per_iteration
-    self.steps_per_call = run.training.steps_per_call
+    self.steps_per_iteration = sizes.gradient_steps_per_iteration
+    self.steps_per_call = sizes.steps_per_call
     self.replay = replay
     self._run = run
+    self._sizes = sizes
     self._schedule = collect_schedule
     number = min(run.training.num_environments, len(run.train_tasks))
     number = max(number, min(run.training.num_environments, collect_schedule.tasks_per_iteration))
     self.collector = self.make_collector(actor, number)
     self.learner = learner.Learner(
       agent,
-      cache.CacheSampler(replay.cache, rule=run.training.batch_rule, **run.training.batch_sizes),
+      cache.CacheSampler(replay.cache, rule=sizes.batch_rule, **sizes.batch_sizes),
       seed=seeds.sequence(run.seed, seeds.Stream.REPLAY),
     )
 
@@ -59,8 +64,8 @@ class ReplayTraining:
       rollout.Rollout(self._run.environments(num_environments), actor),
       self.replay.writer,
       self._schedule,
-      context_size=self._run.training.context_size,
-      context_sampling=self._run.training.context_sampling,
+      context_size=self._sizes.context_size,
+      context_sampling=self._sizes.context_sampling,
     )
 
   def prepare(self) -> collector.Collected:

@@ -42,7 +42,7 @@ def collection(
   wide_tasks = _cycle(builder.tasks.train, num_environments)
   iteration_tasks = _cycle(builder.tasks.train, builder.method.schedule.tasks_per_iteration)
   phases = builder.method.schedule.visit_phases(
-    builder.training.context_size, builder.training.context_sampling
+    builder.method.training.context_size, builder.method.training.context_sampling
   )
   seed = seeds.sequence(builder.seed, seeds.Stream.COLLECT)
 

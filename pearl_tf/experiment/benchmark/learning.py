@@ -49,7 +49,7 @@ def gradient_step(
   Returns:
     Milliseconds per training step, each turn being one compiled call of `steps_per_call`.
   """
-  steps = builder.training.steps_per_call
+  steps = builder.method.training.steps_per_call
   batch = tf.function(process.learner.sampler.sample)(tf.constant([0, 0], tf.int32))
   on_fixed_batch = learner.Learner(
     builder.agent, FixedBatch(batch), seed=seeds.sequence(builder.seed, seeds.Stream.REPLAY)
@@ -93,7 +93,7 @@ def floor(builder: builder_lib.Builder, *, step_ms: float, **rounds) -> dict[str
   Raises:
     ConfigError: if the operations of the configured networks cannot be counted.
   """
-  training = builder.training
+  training = builder.method.training
   try:
     count = flops.training_step(
       builder.agent,

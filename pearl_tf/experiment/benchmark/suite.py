@@ -128,7 +128,7 @@ class Benchmark:
 
 def describe(builder: builder_lib.Builder) -> Record:
   """Returns what is measured: names and shapes."""
-  training = builder.training
+  training = builder.method.training
   return {
     'environment': builder.environments(1)[0].name,
     'observation_size': builder.domain.observation_size,
@@ -161,7 +161,7 @@ def project(builder: builder_lib.Builder, records: dict[str, Record]) -> Record:
   initial_pool = len(tasks.train) * episodes * training.max_episode_steps
   collection, checkpoint = records['collection'], records['checkpoint']
   seconds_per_task = records['evaluation']['seconds'] / records['evaluation']['tasks']
-  steps = iterations * training.gradient_steps_per_iteration
+  steps = iterations * builder.method.training.gradient_steps_per_iteration
   seconds = {
     'train': steps * records['gradient_step']['ms'] / 1000,
     'collect': iterations * collection['iteration_seconds']

@@ -22,7 +22,7 @@ GENEROUS = client.Deadlines(connect=60.0, act=60.0, adapt=60.0, begin=60.0)
 TRAINING = (
   *small_run.SMALL,
   'Training.num_iterations = 2',
-  'Training.gradient_steps_per_iteration = 100',
+  'PearlTraining.gradient_steps_per_iteration = 100',
   'PearlAgent.actor_learning_rate = 3e-3',
   'PearlAgent.encoder_learning_rate = 3e-3',
   'PearlAgent.critic_learning_rate = 3e-3',
