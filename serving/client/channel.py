@@ -31,6 +31,8 @@ _METHODS = {
 _AVAILABLE = 30
 _RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
 _NOT_THERE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+# Longer than gRPC's watch of a connection takes to end, and than most calls.
+_CLOSE_SECONDS, _RETIRE_SECONDS = 1.0, 60.0
 _FIRST_WAIT_SECONDS = 0.02
 _LONGEST_WAIT_SECONDS = 1.0
 _ARGUMENTS = {
@@ -106,7 +108,6 @@ class Connection:
     self._sizes: dict[int, wire.Sizes] = {}
     self._has_answered = self._is_closed = False
     self._channel: grpc.Channel | None = None
-    self._retired: grpc.Channel | None = None
     self._token: tuple[tuple, str] | None = None
     self._stamp = _stamp(self._tls_files())
     self._open()
@@ -118,13 +119,11 @@ class Connection:
     self.close()
 
   def close(self) -> None:
-    """Closes the channel; calls under way are cancelled."""
+    """Closes the channel; calls under way are cancelled a second later."""
     with self._lock:
-      self._is_closed = True
-      channels = (self._channel, self._retired)
-    for channel in channels:
-      if channel is not None:
-        channel.close()
+      if not self._is_closed:
+        self._is_closed = True
+        self._discard(_CLOSE_SECONDS)
 
   def is_ready(self, timeout: float = 1.0) -> bool:
     """Tells whether a version of the model can be called; waits `timeout` seconds at most.
@@ -223,6 +222,8 @@ class Connection:
   def _call(self, method, request, name, budget, version=None, *, tries_again=True):
     wait = _FIRST_WAIT_SECONDS
     while True:
+      if self._is_closed:
+        raise errors.ClientError(f'the connection to {self.address} is closed')
       metadata = self._metadata()
       call = self._current()[method]
       try:
@@ -231,10 +232,6 @@ class Connection:
         pause = wait * random.uniform(0.8, 1.0)
         if not tries_again or error.code() not in _RETRIED or pause >= budget.left():
           raise self._failure(error, name, budget, version) from error
-      except ValueError as error:
-        if not self._is_closed:
-          raise
-        raise errors.ClientError(f'the connection to {self.address} is closed') from error
       else:
         self._has_answered = True
         return response
@@ -303,9 +300,12 @@ class Connection:
         _read(tls.ca_file), _read(tls.key_file), _read(tls.cert_file)
       )
       channel = grpc.secure_channel(self.address, credentials, list(arguments.items()))
-    if self._retired is not None:
-      self._retired.close()
-    self._retired, self._channel = self._channel, channel
+    # Watching the connection keeps it served between calls: else gRPC looks at it every five
+    # seconds, and neither pings nor attempts to connect come to their end in time.
+    channel.subscribe(self._changed)
+    if self._channel is not None:
+      self._discard(_RETIRE_SECONDS)
+    self._channel = channel
     self._methods = {
       name: channel.unary_unary(
         service + name,
@@ -314,6 +314,16 @@ class Connection:
       )
       for name, (service, response) in _METHODS.items()
     }
+
+  def _discard(self, seconds: float) -> None:
+    """Closes the present channel in a while: its calls may end, and its watch must."""
+    self._channel.unsubscribe(self._changed)
+    timer = threading.Timer(seconds, self._channel.close)
+    timer.daemon = True
+    timer.start()
+
+  def _changed(self, state: grpc.ChannelConnectivity) -> None:
+    _log.debug('the connection to %s is %s', self.address, state.name)
 
   def _tls_files(self) -> tuple[str, ...]:
     tls = self.options.tls

@@ -125,6 +125,7 @@ class Session:
     self._adapting: futures.Future | None = None
     self._previous: tuple[np.ndarray, np.ndarray | None] | None = None
     self._chosen: _Chosen | None = None
+    self._held: errors.CallError | None = None
 
   def __enter__(self) -> Session:
     return self
@@ -218,7 +219,9 @@ class Session:
         raise
       if time.monotonic() - self._chosen.given > self._max_age:
         raise
-      _log.warning('holding the last action: %s', failure)
+    if (error is None) != (self._held is None):
+      _log.warning('acting again' if error is None else f'holding the last action: {error}')
+    self._held = error
     self._previous = (observation, self._chosen.action)
     return self._chosen.record(self._scaled(self._chosen.action), error)
 
