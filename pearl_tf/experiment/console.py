@@ -135,9 +135,9 @@ class Console:
       steps = self._steps()
       self._usual_steps[self._phase] = steps - self._steps_before
       self._steps_before = steps
+      self._bars.reset(self._phase_bar, description=name)
       # How much there is to do is not known, but how much there was the last time.
-      total = self._usual_steps.get(name) or None
-      self._bars.reset(self._phase_bar, description=name, total=total)
+      self._bars.tasks[self._phase_bar].total = self._usual_steps.get(name) or None
     self._phase, self._phase_time = name, now
 
   def update(

@@ -127,6 +127,8 @@ class ConsoleTest(test_case.TestCase):
       self.assertRegex(shown(), r'collect .* 100/300 ')
       steps = 750
       self.assertRegex(shown(), r'collect .* 400/400 ')
+      view.phase('checkpoint')
+      self.assertRegex(shown(), r'checkpoint .* 0/\? ')
 
   def test_a_signal_is_answered_within_the_panel(self):
     stream = _Terminal()
