@@ -63,12 +63,12 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f'--width must be even, got {flags.FLAGS.width}')
   agent_flags.check(flags.FLAGS)
   # Here, so that --help and wrong flags are answered without the wait for TensorFlow.
-  from pearl_tf.evaluation import video_display, video_file, video_scenes
+  from pearl_tf.evaluation.video import display, mp4, scenes
 
   try:
-    video_file.require()
+    mp4.require()
     _record(flags.FLAGS)
-  except (video_scenes.VideoError, video_display.DisplayError, video_file.MediaError) as error:
+  except (scenes.VideoError, display.DisplayError, mp4.MediaError) as error:
     sys.exit(f'error: {error}')
 
 
@@ -77,7 +77,7 @@ def _record(options: flags.FlagValues) -> None:
   import rich.progress
 
   from pearl_tf.data import files, seeds
-  from pearl_tf.evaluation import video
+  from pearl_tf.evaluation.video import film
 
   if options.output_dir is not None:
     files.output_folder(options.output_dir, '--output_dir')
@@ -86,8 +86,8 @@ def _record(options: flags.FlagValues) -> None:
   builder = agent.builder
   max_steps = builder.training.max_episode_steps
   protocol, num_trajectories = _protocol(options, builder.meta_test, max_steps)
-  environment = video.make_environment(
-    builder.environments(1)[0].gymnasium_env, max_episode_steps=max_steps, width=options.width
+  environment = film.make_environment(
+    builder.experiment.make_environment, max_episode_steps=max_steps, width=options.width
   )
   tasks = builder.tasks.test[: options.tasks]
   console = rich.console.Console(soft_wrap=True, highlight=False)
@@ -99,7 +99,7 @@ def _record(options: flags.FlagValues) -> None:
     disable=not console.is_terminal,
   ) as progress:
     frames = progress.add_task('frames', total=len(tasks) * num_trajectories * (max_steps + 1))
-    filmer = video.Filmer(
+    filmer = film.Filmer(
       environment,
       builder.make_actor(deterministic=not options.stochastic),
       protocol=protocol,
@@ -136,10 +136,10 @@ def _protocol(
 
 
 def _line(finished: 'rollout.FinishedEpisode') -> str:
-  from pearl_tf.evaluation import video
+  from pearl_tf.evaluation.video import film
 
   returns = float(finished.episode.context_reward.sum(dtype='float64'))
-  return f'  trajectory {finished.index + 1} ({video.source(finished)}): return {returns:.1f}'
+  return f'  trajectory {finished.index + 1} ({film.source(finished)}): return {returns:.1f}'
 
 
 def run() -> None:

@@ -124,6 +124,8 @@ class MetaEnv(gymnasium.Env):
     observation_names: The same of an observation.
     is_plane: Whether the observation is a position in the plane and the first two parameters of a
       task are a goal there; such tasks are drawn as paths.
+    goal_radius: In the plane, how near to the goal a sparse reward begins; 0 where there is none.
+    has_picture_size: Whether the constructor takes `width` and `height` of what `render` returns.
   """
 
   action_names: tuple[str, ...] | None = None
@@ -133,6 +135,8 @@ class MetaEnv(gymnasium.Env):
   has_sparse_reward: bool = False
   fixed_task_count: int | None = None
   is_plane: bool = False
+  goal_radius: float = 0.0
+  has_picture_size: bool = False
   _task: types.Task | None = None
 
   @property
@@ -182,6 +186,19 @@ class MetaEnv(gymnasium.Env):
         f'expected [num_tasks, P] = {expected}.'
       )
     return [types.Task(index, row) for index, row in enumerate(parameters)]
+
+  def oracle_return(self, task: types.Task, start: np.ndarray, num_steps: int) -> float | None:
+    """Returns the dense return of an agent that knows the task, the ceiling of adaptation.
+
+    Args:
+      task: The task.
+      start: `[O]`, the first observation.
+      num_steps: Length of the episode.
+
+    Returns:
+      The return; None where the family does not know it.
+    """
+    return None
 
   def sample_parameters(self, num_tasks: int, random_state: np.random.RandomState) -> np.ndarray:
     """Draws the parameters of a task list; each family implements it.

@@ -28,7 +28,7 @@ class PointRobot(meta_env.MetaEnv):
   Task parameters: `goal_x`, `goal_y`, uniform in [-1, 1]^2. Default goal: (0, 1).
   """
 
-  metadata = {'render_modes': ['rgb_array'], 'render_fps': 10}
+  metadata = {'render_modes': ['rgb_array'], 'render_fps': 6}
   is_plane = True
   parameter_names = ('goal_x', 'goal_y')
   default_parameters = (0.0, 1.0)
@@ -65,6 +65,15 @@ class PointRobot(meta_env.MetaEnv):
     x, y = task.parameters
     return f'goal at ({x:.2f}, {y:.2f})'
 
+  def oracle_return(self, task: types.Task, start: np.ndarray, num_steps: int) -> float:
+    """Returns the dense return of walking straight to the goal."""
+    position, goal = np.asarray(start, np.float64), task.parameters
+    total = 0.0
+    for _ in range(num_steps):
+      position = position + np.clip(goal - position, -MAX_STEP, MAX_STEP)
+      total -= float(np.linalg.norm(position - goal))
+    return total
+
   def reset(
     self, *, seed: int | None = None, options: dict[str, Any] | None = None
   ) -> tuple[np.ndarray, dict[str, Any]]:
@@ -100,11 +109,6 @@ class PointRobot(meta_env.MetaEnv):
     del distance  # The dense robot has nothing to add.
     return {}
 
-  @property
-  def goal_radius(self) -> float:
-    """Distance from the goal within which a sparse reward is paid; 0 without one."""
-    return 0.0
-
 
 @gin.configurable
 class SparsePointRobot(PointRobot):
@@ -133,7 +137,7 @@ class SparsePointRobot(PointRobot):
     if not goal_radius > 0:
       raise ValueError(f'SparsePointRobot.goal_radius must be positive, got {goal_radius}.')
     super().__init__(render_mode=render_mode)
-    self._goal_radius = goal_radius
+    self.goal_radius = goal_radius
 
   def sample_parameters(self, num_tasks: int, random_state: np.random.RandomState) -> np.ndarray:
     """Goals on the half circle in random order, `[num_tasks, 2]`."""
@@ -146,8 +150,4 @@ class SparsePointRobot(PointRobot):
     return 0.0, 0.0
 
   def _info(self, distance: float) -> dict[str, Any]:
-    return {'sparse_reward': 1.0 - distance if distance <= self._goal_radius else 0.0}
-
-  @property
-  def goal_radius(self) -> float:
-    return self._goal_radius
+    return {'sparse_reward': 1.0 - distance if distance <= self.goal_radius else 0.0}

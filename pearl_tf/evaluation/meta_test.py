@@ -6,7 +6,7 @@ record of every trajectory. Reports and plots read the record.
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import gin
@@ -126,6 +126,7 @@ class MetaTest:
     rollout_fns: rollout.Rollout,
     *,
     seed: int | np.random.SeedSequence,
+    on_episode: Callable[[rollout.FinishedEpisode], None] = lambda episode: None,
   ) -> MetaTestResult:
     """Meta-tests on every task.
 
@@ -133,6 +134,7 @@ class MetaTest:
       tasks: the tasks; each repeat of each is an independent session.
       rollout_fns: environments and the policy under test.
       seed: source of all randomness; a number stands for that stream of `data.seeds`.
+      on_episode: called with every finished episode, in the order they finish.
 
     Returns:
       The record of all trajectories.
@@ -143,7 +145,12 @@ class MetaTest:
     keys = [(task, repeat) for task in tasks for repeat in range(self.num_repeats)]
     sessions = [session.Session(task, [self._phase]) for task, _ in keys]
     finished: list[rollout.FinishedEpisode] = []
-    env_steps = rollout_fns.run(sessions, seed=seed, on_episode=finished.append)
+
+    def keep(episode: rollout.FinishedEpisode) -> None:
+      on_episode(episode)
+      finished.append(episode)
+
+    env_steps = rollout_fns.run(sessions, seed=seed, on_episode=keep)
     finished.sort(key=lambda episode: (episode.session_index, episode.index))
     trajectories = [_trajectory(episode, keys[episode.session_index][1]) for episode in finished]
     return MetaTestResult(trajectories, env_steps, time.monotonic() - started)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pearl_tf.data import files, seeds
-from pearl_tf.evaluation import adaptation_plot, meta_test, oracle, plots, report
+from pearl_tf.evaluation import adaptation_plot, meta_test, plots, report
 from pearl_tf.experiment import local_loop, metrics, run_folder, trained
 
 SUMMARY = 'summary.json'
@@ -67,7 +67,12 @@ def run(
     seed=seeds.sequence(seed, seeds.Stream.META_TEST),
   )
   folder = run_folder.RunFolder(root_dir)
-  oracle_return = oracle.point_robot_oracle_return(result.trajectories)
+  family = builder.environments(1)[0].gymnasium_env.unwrapped
+  oracle_return = float(
+    np.mean(
+      [family.oracle_return(t.task, t.observations[0], t.length) for t in result.trajectories]
+    )
+  )
   summary = _summarize(result, oracle_return, time.monotonic() - started)
   write_summary(folder.root, summary)
   figures = _draw(folder, result, oracle_return)

@@ -124,6 +124,9 @@ class SparsePointRobotTest(test_case.TestCase):
     self.assertBetween(np.max(returns), 14.7, 14.9)
     self.assertBetween(np.mean(returns), 13.3, 13.5)
     self.assertBetween(np.mean(dense), -3.9, -3.8)
+    start = env.reset(seed=0)[0]
+    known = [env.oracle_return(task, start, 20) for task in env.sample_tasks(100, 1337)]
+    self.assertAllClose(known, dense)
 
 
 if __name__ == '__main__':

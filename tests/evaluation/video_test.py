@@ -1,25 +1,18 @@
+import functools
 import os
 import subprocess
 import sys
 import time
 from unittest import mock
 
-import gin
 import imageio.v2
 import numpy as np
 from absl.testing import absltest, parameterized
 
 from pearl_tf.data import types
 from pearl_tf.environments import half_cheetah, point_robot
-from pearl_tf.evaluation import (
-  meta_test,
-  video,
-  video_display,
-  video_file,
-  video_frame,
-  video_plane,
-  video_scenes,
-)
+from pearl_tf.evaluation import meta_test
+from pearl_tf.evaluation.video import display, film, frame, mp4, plane, scenes
 from pearl_tf.testing import fakes, test_case
 
 SEED = np.random.SeedSequence([7])
@@ -87,11 +80,10 @@ def finished_frames(num_trajectories, fps, steps=STEPS):
 
 
 class FilmTest(test_case.TestCase):
-  def film(self, name, family, acting, task, *, num_trajectories=2, protocol=None, **options):
-    gin.parse_config(f'registry.make.name = {name!r}')
-    environment = video.make_environment(family, max_episode_steps=STEPS, width=160)
+  def film(self, make, acting, task, *, num_trajectories=2, protocol=None, **options):
+    environment = film.make_environment(make, max_episode_steps=STEPS, width=160)
     self.addCleanup(environment.close)
-    filmer = video.Filmer(
+    filmer = film.Filmer(
       environment,
       acting,
       protocol=meta_test.MetaTest(
@@ -106,17 +98,16 @@ class FilmTest(test_case.TestCase):
     task = types.Task(5, np.array([1.0], np.float32))
     frames_rendered, ended = [], []
     recording = self.film(
-      'pearl/HalfCheetahVel-v0',
-      half_cheetah.HalfCheetahVel(),
+      half_cheetah.HalfCheetahVel,
       RestlessActing(),
       task,
       on_frame=lambda: frames_rendered.append(1),
-      on_trajectory=lambda finished: ended.append(video.source(finished)),
+      on_trajectory=lambda finished: ended.append(film.source(finished)),
     )
     frames, metadata = decode(recording.path)
     self.assertEqual(
       frames.shape,
-      (finished_frames(2, 20), video_frame.HEIGHT, 160 + video_frame.PANEL_WIDTH, 3),
+      (finished_frames(2, 20), frame.HEIGHT, 160 + frame.PANEL_WIDTH, 3),
     )
     self.assertEqual((recording.num_frames, recording.fps), (len(frames), 20.0))
     self.assertEqual(metadata['fps'], 20)
@@ -131,39 +122,32 @@ class FilmTest(test_case.TestCase):
 
   def test_point_robot_is_drawn_with_the_posterior_in_the_plane(self):
     clouds = []
-    draw = video_plane.draw
+    draw = plane.draw
 
     def watch(goal, paths, cloud, **kwargs):
       clouds.append((len(paths), len(paths[-1].positions), cloud))
       return draw(goal, paths, cloud, **kwargs)
 
-    with mock.patch.object(video_plane, 'draw', watch):
-      recording = self.film(
-        'pearl/PointRobot-v0', point_robot.PointRobot(), GoalActing(), types.Task(0, GOAL), fps=2
-      )
+    with mock.patch.object(plane, 'draw', watch):
+      recording = self.film(point_robot.PointRobot, GoalActing(), types.Task(0, GOAL), fps=2)
     frames, _ = decode(recording.path)
-    self.assertEqual(
-      frames.shape, (finished_frames(2, 2), 480, video_plane.SIZE + video_frame.PANEL_WIDTH, 3)
-    )
+    self.assertEqual(frames.shape, (finished_frames(2, 2), 480, plane.SIZE + frame.PANEL_WIDTH, 3))
     shown = [(paths, positions) for paths, positions, _ in clouds]
     self.assertEqual(shown, [(t, s) for t in (1, 2) for s in range(1, STEPS + 2)])
     first, last = clouds[0][2], clouds[-1][2]
-    self.assertEqual(first.shape, (video_plane.NUM_SAMPLES, 2))
+    self.assertEqual(first.shape, (plane.NUM_SAMPLES, 2))
     self.assertLess(last.std(axis=0).max(), 0.6 * first.std(axis=0).max())
 
   def test_only_the_first_trajectories_are_filmed_where_they_end_early(self):
     recording = self.film(
-      f'{__name__}:Screen',
-      Screen(),
+      Screen,
       fakes.ScriptedActing(),
       fakes.line_tasks(1)[0],
       num_trajectories=3,
     )
     full = recording.num_frames
-    gin.bind_parameter('registry.make.termination_probability', 1.0)
     recording = self.film(
-      f'{__name__}:Screen',
-      Screen(),
+      functools.partial(Screen, termination_probability=1.0),
       fakes.ScriptedActing(),
       fakes.line_tasks(1)[0],
       num_trajectories=3,
@@ -173,16 +157,15 @@ class FilmTest(test_case.TestCase):
 
   def test_pictures_are_those_of_the_step_they_are_captioned_with(self):
     captions = []
-    compose = video_frame.compose
+    compose = frame.compose
 
     def watch(scene, caption):
       captions.append((caption, int(scene[0, 0, 0])))
       return compose(scene, caption)
 
-    with mock.patch.object(video_frame, 'compose', watch):
+    with mock.patch.object(frame, 'compose', watch):
       recording = self.film(
-        f'{__name__}:Screen',
-        Screen(),
+        Screen,
         fakes.ScriptedActing(),
         fakes.line_tasks(1)[0],
         num_trajectories=3,
@@ -203,21 +186,20 @@ class FilmTest(test_case.TestCase):
     self.assertEqual(recording.fps, 5)
 
   def test_a_family_that_cannot_render_is_named(self):
-    with self.assertRaisesRegex(video_scenes.VideoError, 'Line cannot render.*render_modes'):
-      video.make_environment(fakes.Line(), max_episode_steps=STEPS)
+    with self.assertRaisesRegex(scenes.VideoError, 'Line cannot render.*render_modes'):
+      film.make_environment(fakes.Line, max_episode_steps=STEPS)
 
   def test_what_is_no_picture_is_refused(self):
-    gin.bind_parameter('registry.make.broken', True)
+    broken = functools.partial(Screen, broken=True)
     with self.assertRaisesRegex(Exception, r'render of Screen must return .* got NoneType'):
-      self.film(f'{__name__}:Screen', Screen(), fakes.ScriptedActing(), fakes.line_tasks(1)[0])
+      self.film(broken, fakes.ScriptedActing(), fakes.line_tasks(1)[0])
 
   @parameterized.parameters(({'num_trajectories': 0}, 'positive, got 0'), ({'fps': 0}, 'got 0'))
   def test_impossible_numbers_are_refused(self, options, message):
-    gin.parse_config(f"registry.make.name = '{__name__}:Screen'")
     arguments = {'protocol': meta_test.MetaTest(), 'num_trajectories': 1, **options}
-    environment = video.make_environment(Screen(), max_episode_steps=STEPS)
+    environment = film.make_environment(Screen, max_episode_steps=STEPS)
     with self.assertRaisesRegex(ValueError, message):
-      video.Filmer(environment, fakes.ScriptedActing(), **arguments)
+      film.Filmer(environment, fakes.ScriptedActing(), **arguments)
 
 
 class FrameTest(test_case.TestCase):
@@ -236,7 +218,7 @@ class FrameTest(test_case.TestCase):
       belief_limit=2,
       latent=np.zeros(5, np.float32),
     )
-    return video_frame.Caption(**{**defaults, **changes})
+    return frame.Caption(**{**defaults, **changes})
 
   @parameterized.parameters(
     {'task': 'stop'},
@@ -252,15 +234,15 @@ class FrameTest(test_case.TestCase):
   )
   def test_every_part_of_the_caption_is_seen(self, **changes):
     scene = np.zeros((480, 320, 3), np.uint8)
-    before = video_frame.compose(scene, self.caption())
-    after = video_frame.compose(scene, self.caption(**changes))
+    before = frame.compose(scene, self.caption())
+    after = frame.compose(scene, self.caption(**changes))
     self.assertGreater(np.sum(before != after), 30)
     self.assertAllEqual(after[:, :320], scene)
 
   def test_pictures_are_scaled_to_one_height(self):
-    frame = video_frame.compose(np.zeros((100, 151, 3), np.uint8), self.caption())
-    self.assertEqual(frame.shape[0], 480)
-    self.assertEqual((frame.shape[1] - video_frame.PANEL_WIDTH) % 2, 0)
+    pixels = frame.compose(np.zeros((100, 151, 3), np.uint8), self.caption())
+    self.assertEqual(pixels.shape[0], 480)
+    self.assertEqual((pixels.shape[1] - frame.PANEL_WIDTH) % 2, 0)
 
   @parameterized.parameters(1, 5, 20)
   def test_nothing_is_cut_at_the_edges(self, latent_size):
@@ -271,27 +253,27 @@ class FrameTest(test_case.TestCase):
       latent=np.full(latent_size, -3.0),
       earlier_returns=[-12345.6] * 9,
     )
-    frame = video_frame.compose(np.zeros((480, 4, 3), np.uint8), caption)
-    edge = np.concatenate([frame[:4, 8:].ravel(), frame[-4:, 8:].ravel(), frame[:, -4:].ravel()])
+    pixels = frame.compose(np.zeros((480, 4, 3), np.uint8), caption)
+    edge = np.concatenate([pixels[:4, 8:].ravel(), pixels[-4:, 8:].ravel(), pixels[:, -4:].ravel()])
     self.assertAllEqual(edge, np.full_like(edge, 255))
 
   def test_the_axis_holds_belief_and_latent(self):
     belief = types.Posterior(np.array([2.5, 0.0]), np.array([1.0, 0.1]))
-    self.assertEqual(video_frame.belief_limit(belief, np.zeros(2)), 4)
-    self.assertEqual(video_frame.belief_limit(belief, np.array([0.0, -5.2])), 6)
+    self.assertEqual(frame.belief_limit(belief, np.zeros(2)), 4)
+    self.assertEqual(frame.belief_limit(belief, np.array([0.0, -5.2])), 6)
 
   def test_lines_are_broken_where_they_are_too_long(self):
-    lines = video_frame.wrap('one two three four five six', size=17, width=100)
+    lines = frame.wrap('one two three four five six', size=17, width=100)
     self.assertEqual(' '.join(lines), 'one two three four five six')
     self.assertGreater(len(lines), 1)
-    self.assertLess(max(video_frame.font(17).getlength(line) for line in lines), 100)
+    self.assertLess(max(frame.font(17).getlength(line) for line in lines), 100)
 
 
 class FileTest(test_case.TestCase):
   @parameterized.parameters(KeyboardInterrupt, RuntimeError)
   def test_nothing_is_left_of_half_a_video(self, error):
     path = self.temp_dir() / 'folder' / 'film.mp4'
-    with self.assertRaises(error), video_file.Mp4Writer(path, fps=5) as writer:
+    with self.assertRaises(error), mp4.Mp4Writer(path, fps=5) as writer:
       for _ in range(1000):  # Until the encoder, a process of its own, has begun to write.
         writer.add(np.zeros((64, 64, 3), np.uint8))
         if begun := list(path.parent.iterdir()):
@@ -304,11 +286,11 @@ class FileTest(test_case.TestCase):
   def test_an_older_video_is_replaced_only_by_a_whole_one(self):
     path = self.temp_dir() / 'film.mp4'
     path.write_text('old')
-    with self.assertRaises(KeyError), video_file.Mp4Writer(path, fps=5) as writer:
+    with self.assertRaises(KeyError), mp4.Mp4Writer(path, fps=5) as writer:
       writer.add(np.zeros((64, 64, 3), np.uint8))
       raise KeyError
     self.assertEqual(path.read_text(), 'old')
-    with video_file.Mp4Writer(path, fps=5) as writer:
+    with mp4.Mp4Writer(path, fps=5) as writer:
       writer.add(np.zeros((64, 64, 3), np.uint8))
     self.assertEqual(decode(path)[0].shape, (1, 64, 64, 3))
     self.assertLen(list(path.parent.iterdir()), 1)
@@ -317,21 +299,21 @@ class FileTest(test_case.TestCase):
   def test_a_missing_package_is_named_with_the_command(self, package):
     with (
       mock.patch.dict(sys.modules, {package: None}),
-      self.assertRaisesRegex(video_file.MediaError, f'{package}.*pip install -e .*media'),
+      self.assertRaisesRegex(mp4.MediaError, f'{package}.*pip install -e .*media'),
     ):
-      video_file.Mp4Writer(self.temp_dir() / 'film.mp4', fps=5)
+      mp4.Mp4Writer(self.temp_dir() / 'film.mp4', fps=5)
 
   def test_a_missing_encoder_is_named(self):
     with (
       mock.patch('imageio_ffmpeg.get_ffmpeg_exe', side_effect=RuntimeError('none found')),
-      self.assertRaisesRegex(video_file.MediaError, 'finds no ffmpeg .none found.; install'),
+      self.assertRaisesRegex(mp4.MediaError, 'finds no ffmpeg .none found.; install'),
     ):
-      video_file.require()
+      mp4.require()
 
   @parameterized.parameters(('film.mp4', 0), ('film.gif', 5))
   def test_impossible_files_are_refused(self, name, fps):
     with self.assertRaisesRegex(ValueError, 'got'):
-      video_file.Mp4Writer(self.temp_dir() / name, fps=fps)
+      mp4.Mp4Writer(self.temp_dir() / name, fps=fps)
 
 
 class DisplayTest(test_case.TestCase):
@@ -346,7 +328,7 @@ class DisplayTest(test_case.TestCase):
       mock.patch.dict(os.environ, environment, clear=True),
       mock.patch.object(subprocess, 'run', run),
     ):
-      return video_display.choose_backend(), dict(os.environ)
+      return display.choose_backend(), dict(os.environ)
 
   @parameterized.parameters((('egl', 'osmesa'), 'egl'), (('osmesa',), 'osmesa'))
   def test_egl_then_osmesa(self, working, expected):
@@ -356,20 +338,20 @@ class DisplayTest(test_case.TestCase):
 
   def test_the_users_choice_is_tried_alone(self):
     self.assertEqual(self.choose(('egl', 'osmesa'), MUJOCO_GL='osmesa')[0], 'osmesa')
-    with self.assertRaisesRegex(video_display.DisplayError, r'osmesa: no library.*\n.*unset'):
+    with self.assertRaisesRegex(display.DisplayError, r'osmesa: no library.*\n.*unset'):
       self.choose(('egl',), MUJOCO_GL='osmesa')
 
   def test_none_says_what_was_tried_and_what_to_install(self):
     message = r'egl: no library\n  osmesa: no library\nInstall .*libegl1.*libosmesa6'
-    with self.assertRaisesRegex(video_display.DisplayError, message):
+    with self.assertRaisesRegex(display.DisplayError, message):
       self.choose(())
 
   def test_a_backend_that_does_not_exist_fails_for_real(self):
     with (
       mock.patch.dict(os.environ, {'MUJOCO_GL': 'nowhere'}),
-      self.assertRaisesRegex(video_display.DisplayError, 'nowhere: .*MUJOCO_GL: nowhere'),
+      self.assertRaisesRegex(display.DisplayError, 'nowhere: .*MUJOCO_GL: nowhere'),
     ):
-      video_display.choose_backend()
+      display.choose_backend()
 
 
 if __name__ == '__main__':

@@ -88,8 +88,8 @@ class RecordVideoTest(test_case.TestCase):
   def test_no_display_says_what_to_install(self):
     root = make_run(self.temp_dir() / 'run', 'cheetah_vel')
     program = (
-      'from pearl_tf.evaluation import video_display; from trainers import record_video; '
-      "video_display.BACKENDS = ('nowhere',); record_video.run()"
+      'from pearl_tf.evaluation.video import display; from trainers import record_video; '
+      "display.BACKENDS = ('nowhere',); record_video.run()"
     )
     result = subprocess.run(
       [sys.executable, '-c', program, f'--root_dir={root}'],

@@ -15,13 +15,14 @@ from tf_agents.trajectories import time_step as ts
 from pearl_tf.collect import acting
 from pearl_tf.data import types
 from pearl_tf.environments import point_robot
-from pearl_tf.evaluation import plot_style, video_frame
+from pearl_tf.evaluation import plot_style
+from pearl_tf.evaluation.video import frame
 
 if TYPE_CHECKING:
   from PIL import Image
 
 NUM_SAMPLES = 96
-SIZE = video_frame.HEIGHT
+SIZE = frame.HEIGHT
 _LEGEND_HEIGHT = 46
 _CENTER = (SIZE / 2, (SIZE - _LEGEND_HEIGHT) / 2)
 _MIN_EXTENT = 1.4
@@ -135,16 +136,16 @@ def draw(
   def pixel(position) -> tuple[float, float]:
     return _CENTER[0] + scale * position[0], _CENTER[1] - scale * position[1]
 
-  canvas = video_frame.Canvas(SIZE, SIZE)
+  canvas = frame.Canvas(SIZE, SIZE)
   _draw_grid(canvas, pixel, half_width)
   if goal_radius > 0:
     canvas.disc(pixel(goal), scale * goal_radius, color=(209, 73, 91, 45))
   for path in paths[:-1]:
-    color = video_frame.trajectory_color(path.index, num_trajectories)
+    color = frame.trajectory_color(path.index, num_trajectories)
     _draw_path(canvas, [pixel(point) for point in path.positions], (*color, 150), width=2)
   for point in cloud:
     canvas.disc(pixel(point), 3.2, color=_CLOUD_COLOR)
-  color = video_frame.trajectory_color(paths[-1].index, num_trajectories)
+  color = frame.trajectory_color(paths[-1].index, num_trajectories)
   canvas.star(pixel(goal), 11, color=plot_style.GOAL_COLOR)
   points = [pixel(point) for point in paths[-1].positions]
   _draw_path(canvas, points, color, width=3.5)
@@ -153,7 +154,7 @@ def draw(
   return canvas.finish()
 
 
-def _draw_grid(canvas: video_frame.Canvas, pixel, half_width: float) -> None:
+def _draw_grid(canvas: frame.Canvas, pixel, half_width: float) -> None:
   reach = int(half_width)
   for tick in range(-reach, reach + 1):
     color = '#D0D0D0' if tick == 0 else '#ECECEC'
@@ -161,19 +162,19 @@ def _draw_grid(canvas: video_frame.Canvas, pixel, half_width: float) -> None:
     canvas.line([pixel((-half_width, tick)), pixel((half_width, tick))], color=color, width=1)
     label = str(tick).replace('-', plot_style.MINUS)
     x, y = pixel((tick, -half_width))
-    canvas.text((x + 4, y - 14), label, size=11, color=video_frame.PALE_INK)
+    canvas.text((x + 4, y - 14), label, size=11, color=frame.PALE_INK)
     if tick:
       x, y = pixel((-half_width, tick))
-      canvas.text((x + 2, y + 2), label, size=11, color=video_frame.PALE_INK)
+      canvas.text((x + 2, y + 2), label, size=11, color=frame.PALE_INK)
 
 
-def _draw_path(canvas: video_frame.Canvas, points: list, color, *, width: float) -> None:
+def _draw_path(canvas: frame.Canvas, points: list, color, *, width: float) -> None:
   if len(points) > 1:
     canvas.line(points, color=color, width=width)
   canvas.disc(points[0], 4, color='white', edge=color)
 
 
-def _draw_legend(canvas: video_frame.Canvas, paths: Sequence[Path], num_trajectories: int) -> None:
+def _draw_legend(canvas: frame.Canvas, paths: Sequence[Path], num_trajectories: int) -> None:
   top = SIZE - _LEGEND_HEIGHT + 8
   canvas.disc((20, top + 7), 3.2, color=_CLOUD_COLOR)
   canvas.text((30, top), 'where samples of the belief lead', size=12)
@@ -183,6 +184,6 @@ def _draw_legend(canvas: video_frame.Canvas, paths: Sequence[Path], num_trajecto
   canvas.text((14, top + 18), 'trajectory', size=12)
   for position, path in enumerate(shown):
     x = 90 + 56 * position
-    color = video_frame.trajectory_color(path.index, num_trajectories)
+    color = frame.trajectory_color(path.index, num_trajectories)
     canvas.line([(x, top + 26), (x + 22, top + 26)], color=color, width=3)
     canvas.text((x + 27, top + 18), str(path.index + 1), size=12)

@@ -12,7 +12,7 @@ import numpy as np
 
 from pearl_tf.collect import acting, rollout
 from pearl_tf.data import types
-from pearl_tf.evaluation import video_plane
+from pearl_tf.evaluation.video import plane
 
 
 class VideoError(RuntimeError):
@@ -122,8 +122,8 @@ class PlaneScenes:
   def of(self, finished: rollout.FinishedEpisode) -> Iterator[Scene]:
     episode = finished.episode
     num_seen = sum(len(earlier.reward) for earlier in self._episodes)
-    beliefs = video_plane.beliefs_so_far(self._acting, self._episodes, episode)
-    clouds = video_plane.destinations(
+    beliefs = plane.beliefs_so_far(self._acting, self._episodes, episode)
+    clouds = plane.destinations(
       self._acting,
       beliefs,
       episode.observation[0],
@@ -134,12 +134,12 @@ class PlaneScenes:
     positions = [
       np.concatenate([one.observation, one.next_observation[-1:]]) for one in self._episodes
     ]
-    half_width = video_plane.extent(self._goal, np.concatenate(positions))
+    half_width = plane.extent(self._goal, np.concatenate(positions))
     for step, (belief, cloud) in enumerate(zip(beliefs, clouds, strict=True)):
       shown = [*positions[:-1], positions[-1][: step + 1]]
-      picture = video_plane.draw(
+      picture = plane.draw(
         self._goal,
-        [video_plane.Path(path, index) for index, path in enumerate(shown)],
+        [plane.Path(path, index) for index, path in enumerate(shown)],
         cloud,
         half_width=half_width,
         num_trajectories=self._num_trajectories,
