@@ -78,7 +78,7 @@ def main(argv: list[str]) -> None:
   summary |= {
     'checkpoint': agent.name,
     'tasks_of': options.tasks,
-    'gradient_steps': int(agent.builder.agent.train_step_counter),
+    'gradient_steps': int(agent.builder.agent.train_step_counter.numpy()),
     'stochastic': options.stochastic,
     'seed': options.seed,
     'protocol_flags': protocol,

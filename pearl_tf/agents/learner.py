@@ -75,9 +75,10 @@ class Learner:
     totals = {name: float(total) for name, total in totals.items()}
     broken = sorted(name for name, total in totals.items() if not np.isfinite(total))
     if broken:
+      step = int(self._agent.train_step_counter.numpy())
       raise DivergenceError(
-        f'training diverged within gradient steps {int(self._agent.train_step_counter) - num_steps}'
-        f' to {int(self._agent.train_step_counter)}: {", ".join(broken)} not finite. The last '
+        f'training diverged within gradient steps {step - num_steps} to {step}: '
+        f'{", ".join(broken)} not finite. The last '
         'checkpoint is from before and was kept. Lower the learning rates or reward_scale, or '
         'check the rewards of the task family.'
       )

@@ -59,7 +59,7 @@ class RunExporter:
         environment=self._builder.experiment.environment_name,
         gin_config=self._builder.experiment.text,
         seed=self._builder.seed,
-        train_step=int(self._builder.agent.train_step_counter),
+        train_step=int(self._builder.agent.train_step_counter.numpy()),
         env_steps=env_steps,
         units=_units(self._builder.environments(1)[0].gymnasium_env),
       )

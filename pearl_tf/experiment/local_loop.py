@@ -168,7 +168,7 @@ class LocalLoop:
   @property
   def gradient_steps(self) -> int:
     """Training steps taken, all processes of the run together."""
-    return int(self._agent.train_step_counter)
+    return int(self._agent.train_step_counter.numpy())
 
   def _restore(self) -> None:
     self._progress = Progress()

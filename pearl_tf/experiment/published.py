@@ -93,7 +93,7 @@ def publish(
       shutil.copyfile(origin, copy)
     staged.config.write_text(builder.experiment.text)
     tf.train.Checkpoint(**_parts(builder)).write(str(staged.root / _WEIGHTS))
-    about = about | {'gradient_steps': int(builder.agent.train_step_counter)}
+    about = about | {'gradient_steps': int(builder.agent.train_step_counter.numpy())}
     (staged.root / ABOUT).write_text(json.dumps(about, indent=1))
     files.sync_tree(staged.root)
     shutil.rmtree(target, ignore_errors=True)
