@@ -291,6 +291,8 @@ class Connection:
     tls, arguments = self.options.tls, dict(_ARGUMENTS)
     arguments['grpc.max_send_message_length'] = self.options.max_message_bytes
     arguments['grpc.max_receive_message_length'] = self.options.max_message_bytes
+    # What `http_proxy` names could not deliver it.
+    arguments['grpc.enable_http_proxy'] = int(not _is_local(self.address))
     if tls is None:
       channel = grpc.insecure_channel(self.address, list(arguments.items()))
     else:

@@ -1,3 +1,4 @@
+import os
 import pathlib
 import socket
 import threading
@@ -105,6 +106,11 @@ class ChannelTest(test_case.TestCase):
     for signature, seconds in expected.items():
       left = [call.seconds_left for call in server.received(signature)]
       self.assertAllClose(left, seconds, atol=300.0, msg=signature)  # A loaded machine.
+
+  def test_a_proxy_is_not_for_this_machine(self):
+    elsewhere = {'http_proxy': f'http://{free_address()}', 'no_proxy': '', 'no_grpc_proxy': ''}
+    with absltest.mock.patch.dict(os.environ, elsewhere):
+      self.in_episode(self.start()).step([1.0, 2.0])
 
   def test_nobody_listens(self):
     address = free_address()
