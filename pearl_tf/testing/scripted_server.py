@@ -30,7 +30,7 @@ class ToyModel:
   """One version: a transition says what its numbers add up to, in every entry of the latent.
 
   `encode`: precision is the number of transitions, eta the sum of all their numbers, in each of the
-  `L` entries. `sample_z`: mean plus seed[0] / 2^32. `act`: a tenth of the sum of observation and
+  `L` entries. `sample_z`: mean plus seed[0] / 2^32. `act`: `gain` times the sum of observation and
   latent. `act_sample`: the same plus seed[1] / 2^32.
   """
 
@@ -43,6 +43,7 @@ class ToyModel:
     latent_size: int = 3,
     uses_next_observation: bool = False,
     supports_update: bool = True,
+    gain: float = 0.1,
   ):
     self.latent_tag = latent_tag
     self.observation_size = observation_size
@@ -50,6 +51,7 @@ class ToyModel:
     self.latent_size = latent_size
     self.context_size = observation_size * (1 + uses_next_observation) + action_size + 1
     self.supports_update = supports_update
+    self.gain = gain
 
   def run(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns the outputs of a signature."""
@@ -91,7 +93,7 @@ class ToyModel:
     return {'z': z, 'latent_tag': latent_tag, 'status': self._status(latent_tag)}
 
   def _act(self, observation, z, latent_tag, seed=None):
-    total = 0.1 * (observation.sum(axis=-1) + z.sum(axis=-1))
+    total = self.gain * (observation.sum(axis=-1) + z.sum(axis=-1))
     if seed is not None:
       total = total + seed[:, 1] / 2**32
     action = np.repeat(total[:, np.newaxis], self.action_size, axis=1).astype(np.float32)

@@ -77,12 +77,6 @@ class ForeignLatentError(RowError):
   reason = 'the latent_tag is that of another model; encode the raw transitions on this one'
 
 
-class LengthError(RowError):
-  """A `num_transitions` below zero or above the length of the context."""
-
-  reason = 'num_transitions does not fit the context'
-
-
 class VersionChangedError(ClientError):
   """The model was replaced in the middle of an episode, and the caller asked to be told."""
 
@@ -94,5 +88,5 @@ class ContextLostError(ClientError):
 MOVED = (VersionGoneError, ForeignLatentError)
 """The model that a belief or latent is of has been replaced."""
 
-BY_STATUS = {3: BadNumbersError, 9: ForeignLatentError, 11: LengthError}
+BY_STATUS = {3: BadNumbersError, 9: ForeignLatentError}
 """What the `status` of a row means; the numbers are gRPC's codes."""

@@ -174,6 +174,10 @@ class EmbeddedServer:
         ('grpc.max_send_message_length', -1),
         # Two servers on one port would share the calls by chance.
         ('grpc.so_reuseport', 0),
+        # Clients ping every ten seconds, with and without calls; gRPC's default ends their
+        # connections for that.
+        ('grpc.keepalive_permit_without_calls', 1),
+        ('grpc.http2.min_ping_interval_without_data_ms', 5_000),
         *options.channel_arguments(settings.grpc_channel_arguments),
       ],
       maximum_concurrent_rpcs=2 * settings.grpc_max_threads + _OTHER_RPCS,

@@ -21,7 +21,7 @@ def make_environment():
 class RemotePolicyTest(test_case.TestCase):
   def start(self, **model):
     server = self.enter_context(
-      scripted_server.ScriptedServer({1: scripted_server.ToyModel(11, **model)})
+      scripted_server.ScriptedServer({1: scripted_server.ToyModel(11, gain=1e-3, **model)})
     )
     options = client.Options(deadlines=GENEROUS)
     return server, self.enter_context(client.connect(server.address, options))

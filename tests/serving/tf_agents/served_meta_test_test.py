@@ -131,7 +131,7 @@ class ServedMetaTestTest(test_case.TestCase):
     self.assert_same(*results)
 
   def test_session_on_a_recurrent_encoder(self):
-    connection = self.serve(exported_model.export_small(self.temp_dir(), encoder='recurrent'))
+    connection = client.load(exported_model.export_small(self.temp_dir(), encoder='recurrent'))
     sessions = [self.enter_context(client.Session(connection)) for _ in range(2)]
     transitions = np.random.default_rng(0).uniform(-1, 1, size=[6, 5]).astype(np.float32)
     for session, every_steps in zip(sessions, (2, 6), strict=True):
@@ -172,8 +172,8 @@ class ServedMetaTestTest(test_case.TestCase):
     self.assertAllClose(kept, action)
 
   def test_session_and_driver_against_the_real_model(self):
-    connection = self.serve(exported_model.export_small(self.temp_dir()))
-    session = client.Session(connection)
+    connection = client.load(exported_model.export_small(self.temp_dir()))
+    session = self.enter_context(client.Session(connection))
     environment = environments(1)[0]
     policy = remote_policy.RemotePearlPolicy(
       connection, environment.time_step_spec(), environment.action_spec()
