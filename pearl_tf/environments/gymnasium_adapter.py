@@ -7,7 +7,7 @@ by itself and batches nothing; roll-outs step several adapters side by side.
 Public API of `GymnasiumAdapter(env, *, max_episode_steps=None, seed=None)`, beside `reset`, `step`,
 `action_spec`, `observation_spec`, `time_step_spec`, `render`, `close` of a `PyEnvironment`:
 `sample_tasks(num_tasks, seed)`, `set_task(task)`, `task`, `context_reward`, `has_sparse_reward`,
-`success`, `get_info()`, `rng_state()`, `restore_rng_state(state)`, `max_episode_steps`, `name`.
+`success`, `max_episode_steps`, `name`.
 """
 
 import math
@@ -111,7 +111,6 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
     self._in_episode = False
     self._context_reward = 0.0
     self._success: float | None = None
-    self._info: dict[str, Any] = {}
 
   def _check_spaces(self) -> None:
     for method in meta_env.missing_methods(self._env):
@@ -200,10 +199,6 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
     """`[A] float32` in [-1, 1]."""
     return self._action_spec
 
-  def get_info(self) -> dict[str, Any]:
-    """The info of the last reset or step."""
-    return self._info
-
   def render(self, mode: str = 'rgb_array') -> np.ndarray | None:
     """Renders in the mode the environment was made with.
 
@@ -229,33 +224,6 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
     """
     self._pending_seed = seed
 
-  def rng_state(self) -> dict[str, Any]:
-    """The state of the environment's generator, ready for JSON.
-
-    Between episodes it is all that the future of an environment depends on, given its task and the
-    actions, because a reset draws everything from it.
-    """
-    bit_generator = self._env.unwrapped.np_random.bit_generator
-    return {'seed': self._pending_seed, 'bit_generator': _to_json(bit_generator.state)}
-
-  def restore_rng_state(self, state: dict[str, Any]) -> None:
-    """Continues from what `rng_state` returned; abandons the episode in progress.
-
-    Raises:
-      ValueError: If the state is of another kind of generator.
-    """
-    bit_generator = self._env.unwrapped.np_random.bit_generator
-    saved = state['bit_generator']
-    if saved['bit_generator'] != type(bit_generator).__name__:
-      raise ValueError(
-        f'{self._name} draws from {type(bit_generator).__name__}, the saved state is of '
-        f'{saved["bit_generator"]}.'
-      )
-    bit_generator.state = saved
-    self._pending_seed = state['seed']
-    self._in_episode = False
-    self._current_time_step = None
-
   def _reset(self) -> ts.TimeStep:
     self._num_steps = 0
     self.tolerance.num_episodes += 1
@@ -270,11 +238,10 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
     except Exception as error:
       self._raise_fault(f'reset raised {type(error).__name__}: {error}', error)
     try:
-      observation, info = result
+      observation, _ = result
     except (TypeError, ValueError) as error:
       self._raise_fault(f'reset must return (observation, info), got {result!r}', error)
     observation = self._checked_observation(observation)
-    self._info = info
     self._context_reward = 0.0
     self._success = None
     self._in_episode = True
@@ -302,7 +269,6 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
       )
     observation = self._checked_observation(observation)
     reward = self._checked_reward(reward, 'reward')
-    self._info = info
     self._context_reward = self._sparse_reward(info) if self._has_sparse_reward else reward
     if not self._success and isinstance(info, dict) and 'success' in info:
       self._success = float(self._checked_reward(info['success'], 'success') > 0)
@@ -403,13 +369,3 @@ def _describe(task: types.Task | None) -> str:
   parameters = np.array2string(np.asarray(task.parameters), separator=', ', threshold=16)
   index = 'default task' if task.index == meta_env.DEFAULT_TASK_INDEX else f'task {task.index}'
   return f'{index} (parameters {parameters})'
-
-
-def _to_json(state: Any) -> Any:
-  """Nested dictionaries with arrays as lists; all else numpy keeps in its states is JSON
-  already."""
-  if isinstance(state, dict):
-    return {key: _to_json(value) for key, value in state.items()}
-  if isinstance(state, np.ndarray):
-    return state.tolist()
-  return state

@@ -1,6 +1,5 @@
 """What holds for every family: gymnasium's checks, reproducible episodes, isolation, specs."""
 
-import json
 import subprocess
 import sys
 import warnings
@@ -90,15 +89,15 @@ class FamiliesTest(test_case.TestCase):
       self.assertNotAllClose(_episode(third, actions)[0], episode[0])
 
   @parameterized.parameters(*_IDS)
-  def test_an_episode_depends_on_task_generator_and_actions_only(self, env_id):
+  def test_an_episode_depends_on_task_seed_and_actions_only(self, env_id):
     worn, fresh = _adapter(env_id, seed=3), _adapter(env_id)
     task = worn.sample_tasks(2, 0)[1]
     worn.set_task(task)
     for seed in range(4):
       _episode(worn, _actions(worn, seed=seed))
-    state = json.loads(json.dumps(worn.rng_state()))
     fresh.set_task(task)
-    fresh.restore_rng_state(state)
+    worn.seed(8)
+    fresh.seed(8)
     for seed in range(10, 12):
       actions = _actions(worn, seed=seed)
       np.testing.assert_array_equal(_episode(fresh, actions), _episode(worn, actions))
