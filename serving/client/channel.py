@@ -7,10 +7,8 @@ fits. All calls are pure functions of the request, so that repeating one is harm
 
 from __future__ import annotations
 
-import ipaddress
+import contextlib
 import logging
-import os
-import pathlib
 import random
 import threading
 import time
@@ -19,7 +17,7 @@ from collections.abc import Mapping
 import grpc
 import numpy as np
 
-from serving.client import errors, pearl_pb2, wire
+from serving.client import credentials, errors, pearl_pb2, wire
 from serving.client import options as options_lib
 
 _PREDICTION = '/tensorflow.serving.PredictionService/'
@@ -103,13 +101,11 @@ class Connection:
     self.address = address
     self.options = options or options_lib.Options()
     self.deadlines = self.options.deadlines
-    _check(address, self.options)
+    self._credentials = credentials.Credentials(address, self.options)
     self._lock = threading.Lock()
     self._sizes: dict[int, wire.Sizes] = {}
     self._has_answered = self._is_closed = False
     self._channel: grpc.Channel | None = None
-    self._token: tuple[tuple, str] | None = None
-    self._stamp = _stamp(self._tls_files())
     self._open()
 
   def __enter__(self) -> Connection:
@@ -224,7 +220,7 @@ class Connection:
     while True:
       if self._is_closed:
         raise errors.ClientError(f'the connection to {self.address} is closed')
-      metadata = self._metadata()
+      metadata = self._credentials.metadata() if self._credentials.has_token else None
       call = self._current()[method]
       try:
         response = call(request, timeout=budget.left(), metadata=metadata)
@@ -275,33 +271,23 @@ class Connection:
 
   def _current(self) -> dict[str, grpc.UnaryUnaryMultiCallable]:
     """Returns the methods, of a new channel where the files of certificates have changed."""
-    if self.options.tls is not None:
-      stamp = _stamp(self._tls_files())
-      # A file that is away for a moment is being replaced: until then, the old one will do.
-      if stamp != self._stamp and None not in stamp:
-        with self._lock:
-          if stamp != self._stamp and not self._is_closed:
-            self._stamp = stamp
+    if self._credentials.has_files and self._credentials.have_changed():
+      with self._lock:
+        if self._credentials.have_changed() and not self._is_closed:
+          # Where they cannot be read just now, the channel that is open will do.
+          with contextlib.suppress(errors.CredentialsError):
             self._open()
             _log.info('certificates have changed: connecting to %s anew', self.address)
     return self._methods
 
   def _open(self) -> None:
     """Opens a channel in the place of the present one, which serves its calls to their end."""
-    tls, arguments = self.options.tls, dict(_ARGUMENTS)
+    arguments = dict(_ARGUMENTS)
     arguments['grpc.max_send_message_length'] = self.options.max_message_bytes
     arguments['grpc.max_receive_message_length'] = self.options.max_message_bytes
     # What `http_proxy` names could not deliver it.
-    arguments['grpc.enable_http_proxy'] = int(not _is_local(self.address))
-    if tls is None:
-      channel = grpc.insecure_channel(self.address, list(arguments.items()))
-    else:
-      if tls.server_name is not None:
-        arguments['grpc.ssl_target_name_override'] = tls.server_name
-      credentials = grpc.ssl_channel_credentials(
-        _read(tls.ca_file), _read(tls.key_file), _read(tls.cert_file)
-      )
-      channel = grpc.secure_channel(self.address, credentials, list(arguments.items()))
+    arguments['grpc.enable_http_proxy'] = int(not credentials.is_local(self.address))
+    channel = self._credentials.open(arguments)
     # Watching the connection keeps it served between calls: else gRPC looks at it every five
     # seconds, and neither pings nor attempts to connect come to their end in time.
     channel.subscribe(self._changed)
@@ -326,33 +312,6 @@ class Connection:
 
   def _changed(self, state: grpc.ChannelConnectivity) -> None:
     _log.debug('the connection to %s is %s', self.address, state.name)
-
-  def _tls_files(self) -> tuple[str, ...]:
-    tls = self.options.tls
-    files = () if tls is None else (tls.ca_file, tls.key_file, tls.cert_file)
-    return tuple(file for file in files if file is not None)
-
-  def _metadata(self) -> tuple[tuple[str, str], ...] | None:
-    """Returns what goes with every call: the token in force."""
-    path, token = self.options.token_file, self.options.token
-    if path is not None:
-      stamp = _stamp((path,))
-      if self._token is None or stamp != self._token[0]:
-        self._read_token(path, stamp)
-      token = self._token[1]
-    elif callable(token):
-      token = _checked_token(token(), 'the result of Options.token')
-    elif token is None:
-      return None
-    return (('authorization', f'Bearer {token.strip()}'),)
-
-  def _read_token(self, path: str, stamp: tuple) -> None:
-    try:
-      self._token = (stamp, _checked_token(_read(path).decode('ascii', 'replace'), path))
-    except errors.CredentialsError:
-      # One that is being replaced may be away or empty for a moment: until then, the old one.
-      if self._token is None:
-        raise
 
 
 def connect(
@@ -381,52 +340,3 @@ def connect(
     connection.close()
     raise
   return connection
-
-
-def _check(address: str, options: options_lib.Options) -> None:
-  if not isinstance(address, str) or not address.strip():
-    raise ValueError(f"the server's address must be 'host:port', got {address!r}")
-  has_token = options.token is not None or options.token_file is not None
-  is_open = options.tls is None and not options.send_token_in_plaintext
-  if has_token and is_open and not _is_local(address):
-    raise ValueError(
-      f'a token would travel to {address} in plaintext: set Options.tls, or '
-      'send_token_in_plaintext if something else protects the way'
-    )
-
-
-def _checked_token(token: object, name: str) -> str:
-  try:
-    return options_lib.clean_token(token, name)
-  except ValueError as error:
-    raise errors.CredentialsError(str(error)) from None
-
-
-def _is_local(address: str) -> bool:
-  if address.startswith(('unix:', 'unix-abstract:')):
-    return True
-  host = address.rpartition(':')[0].strip('[]')
-  try:
-    return host == 'localhost' or ipaddress.ip_address(host).is_loopback
-  except ValueError:
-    return False
-
-
-def _read(path: str | None) -> bytes | None:
-  try:
-    return None if path is None else pathlib.Path(path).read_bytes()
-  except OSError as error:
-    raise errors.CredentialsError(f'{path} cannot be read: {error}') from error
-
-
-def _stamp(paths: tuple[str, ...]) -> tuple:
-  """Returns what changes with the files' contents; None in the place of one that is not there."""
-
-  def of(path: str) -> tuple[int, int, int] | None:
-    try:
-      status = os.stat(path)
-    except OSError:
-      return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
-
-  return tuple(of(path) for path in paths)

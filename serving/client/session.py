@@ -20,12 +20,10 @@ import grpc
 import numpy as np
 from numpy import typing
 
-from serving.client import beliefs, channel, errors, wire
+from serving.client import beliefs, bounds, channel, errors, wire
 from serving.client import options as options_lib
 from serving.client import task as task_lib
 
-# How far an action may lie outside its bounds: rounding, not another unit.
-_TOLERANCE = 1e-3
 _SEEDS = 2**31 - 1
 _log = logging.getLogger(__name__)
 
@@ -107,7 +105,8 @@ class Session:
     self._model = model
     self._holds = on_failure == 'hold'
     self._max_age = options_lib.check_seconds('max_age_seconds', max_age_seconds)
-    self._bounds = None if action_bounds is None else _checked_bounds(*action_bounds)
+    self._bounds = bounds.Bounds(*(action_bounds or (-1.0, 1.0)))
+    self._is_scaled = action_bounds is not None
     self._signature = 'act' if deterministic else 'act_sample'
     self._moves = moves_within_episode
     self._capacity = options_lib.check_count('capacity', capacity, least=1)
@@ -170,9 +169,11 @@ class Session:
     Raises:
       CallError: if the server cannot be reached in time or refuses.
       ContextLostError: if the model is another one and the belief's transitions are not kept.
+      ModelMismatchError: if its actions are not as many as the bounds.
     """
     self._previous = self._chosen = None
     self._submit(self._task.begin, 'begin', timeout).result()
+    self._bounds.check(self._task.latent.sizes.action_size)
     self._moving = None
     return self._task.latent
 
@@ -223,7 +224,10 @@ class Session:
       _log.warning('acting again' if error is None else f'holding the last action: {error}')
     self._held = error
     self._previous = (observation, self._chosen.action)
-    return self._chosen.record(self._scaled(self._chosen.action), error)
+    value = self._chosen.action.copy()
+    return self._chosen.record(
+      self._bounds.of_environment(value) if self._is_scaled else value, error
+    )
 
   def end_episode(
     self, observation: typing.ArrayLike, reward: float, *, action: typing.ArrayLike | None = None
@@ -257,7 +261,7 @@ class Session:
       next_observation = self._seen(next_observation, 'observe')
     elif self._task.latent.sizes.uses_next_observation:
       raise errors.InvalidInputError('this model needs next_observation with every transition')
-    self._keep(observation, self._unscaled(action), reward, next_observation)
+    self._keep(observation, self._of_model(action), reward, next_observation)
 
   def adapt(self, *, timeout: float | None = None) -> beliefs.Belief | None:
     """Takes the transitions observed so far into the belief.
@@ -320,39 +324,17 @@ class Session:
       return
     before, done = previous
     if action is not None:
-      done = self._unscaled(action)
+      done = self._of_model(action)
     if done is not None:
       self._keep(before, done, reward, observation)
+
+  def _of_model(self, action: typing.ArrayLike) -> np.ndarray:
+    return self._bounds.of_model(action, self._task.latent.sizes.action_size)
 
   def _keep(self, observation, action, reward, next_observation) -> None:
     reward = wire.floats('reward', reward, [])
     row = np.concatenate([observation, action, reward[np.newaxis]])
     self._task.keep(row, next_observation)
-
-  def _scaled(self, action: np.ndarray) -> np.ndarray:
-    if self._bounds is None:
-      return action.copy()
-    low, high = self._bounds
-    if low.shape != action.shape:
-      raise errors.ModelMismatchError(
-        f'the model has actions of shape {list(action.shape)}, action_bounds {list(low.shape)}'
-      )
-    # The environments' own formula, `pearl_tf.environments.gymnasium_adapter`.
-    return np.clip(low + (np.clip(action, -1, 1) + 1) / 2 * (high - low), low, high).astype('f4')
-
-  def _unscaled(self, action: typing.ArrayLike) -> np.ndarray:
-    """Returns an action of the caller in [-1, 1]."""
-    given = share = wire.floats('action', action, [self._task.latent.sizes.action_size])
-    limits = '[-1, 1]: give the action as `step` returned it, or action_bounds to the session'
-    if self._bounds is not None:
-      low, high = self._bounds
-      share = ((given - low) / (high - low) * 2 - 1).astype('f4')
-      limits = f'the action_bounds {low.tolist()} and {high.tolist()}'
-    outside = np.flatnonzero(np.abs(share) > 1 + _TOLERANCE)
-    if outside.size:
-      index = int(outside[0])
-      raise errors.InvalidInputError(f'action[{index}] is {given[index]}, outside {limits}')
-    return np.clip(share, -1, 1)
 
   def _act(self, observation: np.ndarray, budget: channel.Budget, given: float) -> _Chosen:
     for attempt in range(task_lib.MAX_MOVES):
@@ -404,16 +386,7 @@ class Session:
       self._moving = self._submit(self._task.begin, 'begin')
       raise
     self._moving = None
-
-
-def _checked_bounds(low: typing.ArrayLike, high: typing.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-  low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
-  if low.ndim != 1 or low.shape != high.shape or not (np.isfinite(high - low) & (low < high)).all():
-    raise ValueError(
-      'action_bounds must be two lists of A finite numbers, the lowest and the highest action, got '
-      f'{low.tolist()} and {high.tolist()}'
-    )
-  return low, high
+    self._bounds.check(self._task.latent.sizes.action_size)
 
 
 def _report(future: futures.Future) -> None:
