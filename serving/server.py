@@ -120,11 +120,12 @@ def _define_access() -> None:
 def _define_limits() -> None:
   _integer(
     'grpc_max_threads',
-    'Predict requests being answered at once; more get RESOURCE_EXHAUSTED.',
+    'Predict requests being answered at once; more get RESOURCE_EXHAUSTED (TF Serving: 4 a core).',
   )
   _integer('max_message_bytes', '(ours) Largest request of either port.')
   _integer('max_request_rows', '(ours) Largest batch in one request.')
   _integer('max_sequence_length', '(ours) Largest size of a free inner dimension.')
+  _integer('max_request_steps', '(ours) Largest product of rows and sequence length.')
   _integer('max_tensor_elements', '(ours) Largest tensor in a request.')
   _integer('max_queued_requests', '(ours) Requests waiting for their batch.')
   _seconds('grace_seconds', '(ours) How long SIGTERM waits for running requests.')
@@ -156,7 +157,7 @@ async def _serve(settings: options.ServerOptions) -> int:
   from serving.frontend import security
 
   try:
-    security.Access.of(settings)  # Before TensorFlow takes its seconds.
+    security.Access(settings)  # Before TensorFlow takes its seconds.
     from serving.frontend import embedded
 
     server = embedded.EmbeddedServer(settings)

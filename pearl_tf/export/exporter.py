@@ -114,7 +114,7 @@ class Exporter:
     version = self._versions.publish(write)
     # After the first version, so that a server started on the file finds one.
     for name, text in (
-      (server_config.MODELS_FILE, server_config.models_config(self.directory)),
+      (server_config.MODELS_FILE, server_config.models_config()),
       (server_config.BATCHING_FILE, server_config.batching_config()),
     ):
       files.write_text(self.directory / name, text)

@@ -1,26 +1,24 @@
 """The two text files with which a stock TensorFlow Serving serves an export.
 
-  tensorflow_model_server --model_config_file=DIR/models.config \
-    --enable_batching --batching_parameters_file=DIR/batching.config
+Base paths are relative, so that an export may be copied anywhere: `serving.server` takes them from
+the folder of the file, a stock server wants them made absolute (docs/serving.md).
 """
-
-import pathlib
 
 from pearl_tf.export import serving_module
 
 MODELS_FILE = 'models.config'
 BATCHING_FILE = 'batching.config'
-BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+MAX_BATCH_SIZE = 64
 # A client that pins a version for an episode finds it after the next one has appeared.
 NUM_SERVED_VERSIONS = 2
 
 
-def models_config(export_dir: pathlib.Path) -> str:
-  """Returns a `ModelServerConfig` with every servable below `export_dir`."""
+def models_config() -> str:
+  """Returns a `ModelServerConfig` with every servable of an export."""
   models = [
     f"""  config {{
     name: "{name}"
-    base_path: "{export_dir.resolve() / name}"
+    base_path: "{name}"
     model_platform: "tensorflow"
     model_version_policy {{ latest {{ num_versions: {NUM_SERVED_VERSIONS} }} }}
   }}
@@ -31,12 +29,13 @@ def models_config(export_dir: pathlib.Path) -> str:
 
 
 def batching_config() -> str:
-  """Returns `BatchingParameters`: no waiting, and contexts of different lengths in one batch."""
-  sizes = ''.join(f'allowed_batch_sizes: {size}\n' for size in BATCH_SIZES)
+  """Returns `BatchingParameters`: no waiting, and contexts of different lengths in one batch.
+
+  No `allowed_batch_sizes`: with them one request of no rows ends a stock server (2.15).
+  """
   return (
-    f'max_batch_size {{ value: {BATCH_SIZES[-1]} }}\n'
+    f'max_batch_size {{ value: {MAX_BATCH_SIZE} }}\n'
     'batch_timeout_micros { value: 0 }\n'
     'max_enqueued_batches { value: 100 }\n'
     'pad_variable_length_inputs: true\n'
-    f'{sizes}'
   )

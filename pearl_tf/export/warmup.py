@@ -57,7 +57,7 @@ def _sizes(has_context: bool) -> list[tuple[int, int]]:
   return [
     (batch_size, length)
     for length in lengths
-    for batch_size in server_config.BATCH_SIZES
+    for batch_size in (1, server_config.MAX_BATCH_SIZE)
     if batch_size * length <= _MAX_CONTEXT_ROWS
   ]
 

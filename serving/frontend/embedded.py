@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 
@@ -36,6 +37,9 @@ from serving.model_server import batcher, batching_config, manager, model_config
 
 # Beside predict requests: health, status, metadata; a reserve, so that overload does not hide them.
 _OTHER_RPCS = 64
+_MIN_PING_MS = 5_000
+_PING_MS = 10_000
+_SECRETS_POLL_SECONDS = 1.0
 _DRAIN_POLL_SECONDS = 0.02
 _QUIET_POLLS = 10
 _LAST_CALLS_SECONDS = 0.1
@@ -54,7 +58,7 @@ class EmbeddedServer:
 
   def __init__(self, settings: options.ServerOptions):
     self.options = settings
-    self._access = security.Access.of(settings)
+    self._access = security.Access(settings)
     self._models_text = ''
     self.models = manager.ModelManager(
       self._read_models(),
@@ -78,6 +82,7 @@ class EmbeddedServer:
       size_limits=limits.SizeLimits(
         rows=settings.max_request_rows,
         sequence_length=settings.max_sequence_length,
+        steps=settings.max_request_steps,
         elements=settings.max_tensor_elements,
       ),
       in_flight=self._in_flight,
@@ -87,6 +92,11 @@ class EmbeddedServer:
     self._server: aio.Server | None = None
     self._rest: web.AppRunner | None = None
     self._follower: asyncio.Task | None = None
+    self._reloads: set[asyncio.Task] = set()
+    self._watcher: asyncio.Task | None = None
+    self._ssl_context: ssl.SSLContext | None = None
+    # What this server has put there, and no other.
+    self._own_files: list[pathlib.Path] = []
     self.port: int | None = None
     self.rest_port: int | None = None
 
@@ -132,6 +142,8 @@ class EmbeddedServer:
     logging.info('serving gRPC at %s, HTTP at %s', self.address, self.rest_address)
     if self.options.ready_file:
       _write_ready_file(self)
+      self._own_files.append(pathlib.Path(self.options.ready_file))
+    self._watcher = asyncio.create_task(self._watch_secrets())
 
   async def stop(self, *, grace_seconds: float | None = None) -> None:
     """Drains: health says NOT_SERVING, nothing new is accepted, what runs is finished.
@@ -140,9 +152,10 @@ class EmbeddedServer:
       grace_seconds: after which running requests are cut off; by default that of the options.
     """
     grace = self.options.grace_seconds if grace_seconds is None else grace_seconds
-    if self._follower is not None:
-      self._follower.cancel()
-      await asyncio.gather(self._follower, return_exceptions=True)
+    tasks = [task for task in (self._follower, self._watcher, *self._reloads) if task is not None]
+    for task in tasks:
+      task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
     await self._health.drain()
     if self._server is not None:
       # gRPC would cancel what has been sent already and waits for this loop to accept it.
@@ -152,10 +165,9 @@ class EmbeddedServer:
       await self._rest.cleanup()
     await self._batcher.close()
     await self.models.stop()
-    if self.options.grpc_socket_path:
-      pathlib.Path(self.options.grpc_socket_path).unlink(missing_ok=True)
-    if self.options.ready_file:
-      pathlib.Path(self.options.ready_file).unlink(missing_ok=True)
+    for path in self._own_files:
+      path.unlink(missing_ok=True)
+    self._own_files.clear()
 
   def _load_ended(
     self, name: str, version: int, seconds: float, error: errors.ServingError | None
@@ -165,8 +177,7 @@ class EmbeddedServer:
 
   async def _start_grpc(self) -> None:
     settings = self.options
-    tokens = self._access.tokens
-    interceptors = [security.TokenInterceptor(tokens)] if tokens else []
+    interceptors = [security.TokenInterceptor(self._access)] if self._access.tokens else []
     self._server = aio.server(
       interceptors=interceptors,
       options=[
@@ -174,17 +185,23 @@ class EmbeddedServer:
         ('grpc.max_send_message_length', -1),
         # Two servers on one port would share the calls by chance.
         ('grpc.so_reuseport', 0),
-        # Clients ping every ten seconds, with and without calls; gRPC's default ends their
-        # connections for that.
+        # Clients may ask every few seconds whether the link is alive, with and without calls;
+        # gRPC's default hangs up on who asks more than once in five minutes.
         ('grpc.keepalive_permit_without_calls', 1),
-        ('grpc.http2.min_ping_interval_without_data_ms', 5_000),
+        ('grpc.http2.min_ping_interval_without_data_ms', _MIN_PING_MS),
+        # And a client that is gone without a word frees what it holds.
+        ('grpc.keepalive_time_ms', _PING_MS),
+        ('grpc.keepalive_timeout_ms', _MIN_PING_MS),
         *options.channel_arguments(settings.grpc_channel_arguments),
       ],
       maximum_concurrent_rpcs=2 * settings.grpc_max_threads + _OTHER_RPCS,
     )
     self._add_services(self._server)
     if settings.grpc_socket_path:
-      self._bind(f'unix:{os.path.abspath(settings.grpc_socket_path)}', secure=False)
+      socket_path = pathlib.Path(os.path.abspath(settings.grpc_socket_path))
+      _check_nobody_listens(socket_path)  # gRPC would take the other server's socket away.
+      self._bind(f'unix:{socket_path}', secure=False)
+      self._own_files.append(socket_path)
     if settings.port or not settings.grpc_socket_path:
       self.port = self._bind(
         _join(settings.host, settings.port), secure=self._access.ssl is not None
@@ -195,7 +212,7 @@ class EmbeddedServer:
   def _bind(self, address: str, *, secure: bool) -> int:
     try:
       if secure:
-        return self._server.add_secure_port(address, security.grpc_credentials(self._access.ssl))
+        return self._server.add_secure_port(address, security.grpc_credentials(self._access))
       return self._server.add_insecure_port(address)
     except RuntimeError as error:
       raise OSError(f'cannot listen at {address}: {error}') from None
@@ -228,7 +245,7 @@ class EmbeddedServer:
         max_elements=settings.max_tensor_elements,
         metrics_path=_metrics_path(settings),
       ),
-      tokens=self._access.tokens,
+      access=self._access,
     )
     self._rest = web.AppRunner(
       api.application(),
@@ -238,8 +255,8 @@ class EmbeddedServer:
     )
     await self._rest.setup()
     port = max(settings.rest_api_port, 0)
-    ssl = self._access.ssl
-    context = security.ssl_context(ssl) if ssl else None
+    tls = self._access.ssl
+    context = self._ssl_context = security.ssl_context(tls) if tls else None
     await web.TCPSite(self._rest, settings.host, port, ssl_context=context).start()
     self.rest_port = self._rest.addresses[0][1]
 
@@ -265,7 +282,21 @@ class EmbeddedServer:
       self._models_text = pathlib.Path(settings.model_config_file).read_text()
     except (OSError, UnicodeDecodeError) as error:
       raise text_config.ConfigFileError(f'--model_config_file: {error}') from None
-    return model_config.from_text(self._models_text)
+    return model_config.from_text(
+      self._models_text, pathlib.Path(settings.model_config_file).parent
+    )
+
+  async def _watch_secrets(self) -> None:
+    """Takes over certificates and tokens whose files have changed."""
+    while True:
+      await asyncio.sleep(_SECRETS_POLL_SECONDS)
+      try:
+        renewed = self._access.renew()
+      except ValueError as error:
+        logging.error('what is in force stays in force: %s', error)
+        continue
+      if renewed and self._ssl_context is not None:
+        security.load_certificates(self._ssl_context, self._access.ssl)
 
   async def _follow_model_config(self) -> None:
     """Reloads when the file has changed; one that is wrong is reported and leaves all as it is."""
@@ -274,11 +305,21 @@ class EmbeddedServer:
       before = self._models_text
       try:
         models = self._read_models()
-        if self._models_text != before:
-          logging.info('%s has changed', self.options.model_config_file)
-          await self.models.reload(models)
       except (ValueError, errors.ServingError) as error:
         logging.error('%s is not followed: %s', self.options.model_config_file, error)
+        continue
+      if self._models_text != before:
+        logging.info('%s has changed', self.options.model_config_file)
+        # Not awaited: it may wait for a version that never comes, while the file is mended.
+        task = asyncio.create_task(self._reload(models))
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+  async def _reload(self, models: tuple[model_config.ModelConfig, ...]) -> None:
+    try:
+      await self.models.reload(models)
+    except errors.ServingError as error:
+      logging.error('%s is not followed: %s', self.options.model_config_file, error)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -333,6 +374,15 @@ def in_background(settings: options.ServerOptions) -> Iterator[Background]:
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()
+
+
+def _check_nobody_listens(path: pathlib.Path) -> None:
+  with socket.socket(socket.AF_UNIX) as probe:
+    try:
+      probe.connect(str(path))
+    except OSError:
+      return
+  raise OSError(f'another server listens at unix:{path}; stop it or give another path')
 
 
 def _write_ready_file(server: EmbeddedServer) -> None:

@@ -25,11 +25,13 @@ class SizeLimits:
     rows: size of dimension 0, the batch.
     sequence_length: size of any later dimension that the signature leaves open, such as the number
       of transitions of a context.
+    steps: rows times the largest such size, what one request makes the server compute.
     elements: numbers in one tensor.
   """
 
   rows: int = 256
   sequence_length: int = 4096
+  steps: int = 65_536
   elements: int = tensors.MAX_ELEMENTS
 
   def check(self, signature: signatures.Signature, inputs: Mapping[str, np.ndarray]) -> None:
@@ -46,7 +48,7 @@ class SizeLimits:
         raise errors.invalid_argument(
           f'{name} has {shape[0]} rows; this server takes at most {self.rows} in one request'
         )
-      if max(shape) > self.sequence_length:
+      if max(shape) > self.sequence_length or shape[0] * max(shape[1:], default=1) > self.steps:
         self._check_sequence(name, shape, signature.inputs[name].dims)
 
   def _check_sequence(
@@ -58,6 +60,11 @@ class SizeLimits:
         raise errors.invalid_argument(
           f'{name} has shape {list(shape)}; this server takes sequences of at most'
           f' {self.sequence_length}'
+        )
+      if dim is None and size * shape[0] > self.steps:
+        raise errors.invalid_argument(
+          f'{name} has shape {list(shape)}; this server takes at most {self.steps} rows times'
+          ' sequence length in one request'
         )
 
 

@@ -48,11 +48,12 @@ class ServerOptions:
   enable_batching: bool = True
   batching_parameters_file: str = ''
   # How much.
-  grpc_max_threads: int = 256
+  grpc_max_threads: int = 64
   grpc_channel_arguments: str = ''
-  max_message_bytes: int = 16 * 2**20
+  max_message_bytes: int = 2**20
   max_request_rows: int = 256
   max_sequence_length: int = 4096
+  max_request_steps: int = 65_536
   max_tensor_elements: int = 2**22
   max_queued_requests: int = 1024
   # Its life.
@@ -121,6 +122,7 @@ _POSITIVE = (
   'max_message_bytes',
   'max_request_rows',
   'max_sequence_length',
+  'max_request_steps',
   'max_tensor_elements',
   'max_queued_requests',
 )

@@ -88,13 +88,13 @@ class RestApi:
     metrics: monitoring.Metrics,
     *,
     settings: RestSettings,
-    tokens: security.Tokens | None = None,
+    access: security.Access | None = None,
   ):
     self._predictor = answering
     self._models = models
     self._metrics = metrics
     self._settings = settings
-    self._tokens = tokens
+    self._access = access
 
   def application(self) -> web.Application:
     """Returns the application for a server."""
@@ -112,7 +112,8 @@ class RestApi:
   ) -> web.StreamResponse:
     """Lets in who has a token, and turns errors into answers."""
     try:
-      if self._tokens and not self._tokens.accept(request.headers.get(security.AUTHORIZATION)):
+      tokens = self._access.tokens if self._access is not None else None
+      if tokens and not tokens.accept(request.headers.get(security.AUTHORIZATION)):
         raise errors.ServingError(_CODE.UNAUTHENTICATED, security.UNAUTHENTICATED_TEXT)
       return await handler(request)
     except errors.ServingError as error:

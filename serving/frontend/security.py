@@ -5,7 +5,6 @@ unprotected by accident are ours.
 """
 
 import contextlib
-import dataclasses
 import hmac
 import ipaddress
 import os
@@ -59,15 +58,15 @@ class Tokens:
     """Tells whether the value of an `authorization` header holds one of the tokens."""
     if authorization is None:
       return False
-    value = authorization.encode() if isinstance(authorization, str) else authorization
-    scheme, _, token = value.partition(b' ')
+    if isinstance(authorization, str):  # HTTP's bytes beyond ASCII come as lone surrogates.
+      authorization = authorization.encode(errors='surrogateescape')
+    scheme, _, token = authorization.partition(b' ')
     accepted = False
     for known in self._tokens:  # Every one: leaving early would tell which.
       accepted |= hmac.compare_digest(known, token)
     return accepted and scheme.lower() == b'bearer'
 
 
-@dataclasses.dataclass(frozen=True)
 class Access:
   """What protects a server.
 
@@ -76,36 +75,62 @@ class Access:
     tokens: None for nobody to need one.
   """
 
-  ssl: text_config.SslConfig | None
-  tokens: Tokens | None
-
-  @classmethod
-  def of(cls, settings: options.ServerOptions) -> 'Access':
+  def __init__(self, settings: options.ServerOptions):
     """Reads the files that options name, and checks what that exposes.
 
     Raises:
       ValueError: if a file is wrong, or as `check_exposure`.
     """
-    path, tokens_path = settings.ssl_config_file, settings.auth_token_file
-    access = cls(
-      text_config.read_ssl_config(path) if path else None,
-      Tokens.read(tokens_path) if tokens_path else None,
-    )
+    self._paths = [path for path in (settings.ssl_config_file, settings.auth_token_file) if path]
+    self._ssl_path, self._tokens_path = settings.ssl_config_file, settings.auth_token_file
+    self._seen = self._state()
+    self.ssl: text_config.SslConfig | None = None
+    self.tokens: Tokens | None = None
+    self._read()
     if settings.port or settings.rest_api_port or not settings.grpc_socket_path:
       check_exposure(
         settings.host,
-        ssl_config=access.ssl,
-        has_tokens=access.tokens is not None,
+        ssl_config=self.ssl,
+        has_tokens=self.tokens is not None,
         allow_insecure=settings.allow_insecure_remote,
       )
-    return access
+
+  def renew(self) -> bool:
+    """Reads the files again if they have changed; returns whether they had.
+
+    Raises:
+      ValueError: if one of them is wrong; what was in force stays so.
+    """
+    state = self._state()
+    if state == self._seen:
+      return False
+    self._seen = state
+    self._read()
+    return True
+
+  def _read(self) -> None:
+    tls = text_config.read_ssl_config(self._ssl_path) if self._ssl_path else None
+    if tls is not None:
+      ssl_context(tls)  # Whether key and certificate belong together.
+    tokens = Tokens.read(self._tokens_path) if self._tokens_path else None
+    self.ssl, self.tokens = tls, tokens
+
+  def _state(self) -> list[tuple[int, int, int] | None]:
+    found = []
+    for path in self._paths:
+      try:
+        status = os.stat(path)
+        found.append((status.st_ino, status.st_size, status.st_mtime_ns))
+      except OSError:
+        found.append(None)
+    return found
 
 
 class TokenInterceptor(aio.ServerInterceptor):
   """Answers UNAUTHENTICATED to every call without a token, health checks excepted."""
 
-  def __init__(self, tokens: Tokens):
-    self._tokens = tokens
+  def __init__(self, access: Access):
+    self._access = access
 
     async def refuse(request, context):
       del request
@@ -120,17 +145,27 @@ class TokenInterceptor(aio.ServerInterceptor):
   ) -> grpc.RpcMethodHandler:
     if not handler_call_details.method.startswith(_OPEN_TO_ALL):
       metadata = dict(handler_call_details.invocation_metadata)
-      if not self._tokens.accept(metadata.get(AUTHORIZATION)):
+      if not self._access.tokens.accept(metadata.get(AUTHORIZATION)):
         return self._refusal
     return await continuation(handler_call_details)
 
 
-def grpc_credentials(config: text_config.SslConfig) -> grpc.ServerCredentials:
-  """Returns the credentials of the gRPC port."""
-  return grpc.ssl_server_credentials(
-    [(config.server_key.encode(), config.server_cert.encode())],
-    root_certificates=config.custom_ca.encode() or None,
-    require_client_auth=config.client_verify,
+def grpc_credentials(access: Access) -> grpc.ServerCredentials:
+  """Returns the credentials of the gRPC port, which follow what `Access.renew` has read."""
+  handed_out: list[text_config.SslConfig] = []
+
+  def configuration() -> grpc.ServerCertificateConfiguration | None:
+    config = access.ssl
+    if handed_out == [config]:
+      return None  # As before.
+    handed_out[:] = [config]
+    return grpc.ssl_server_certificate_configuration(
+      [(config.server_key.encode(), config.server_cert.encode())],
+      root_certificates=config.custom_ca.encode() or None,
+    )
+
+  return grpc.dynamic_ssl_server_credentials(
+    configuration(), configuration, require_client_authentication=access.ssl.client_verify
   )
 
 
@@ -142,6 +177,18 @@ def ssl_context(config: text_config.SslConfig) -> ssl.SSLContext:
   """
   context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
   context.minimum_version = ssl.TLSVersion.TLSv1_2
+  load_certificates(context, config)
+  if config.client_verify:
+    context.verify_mode = ssl.CERT_REQUIRED
+  return context
+
+
+def load_certificates(context: ssl.SSLContext, config: text_config.SslConfig) -> None:
+  """Puts key, certificate and authorities into a context, for the connections to come.
+
+  Raises:
+    text_config.ConfigFileError: if key and certificate do not belong together.
+  """
   with contextlib.ExitStack() as stack:  # The standard library reads keys from files only.
     folder = stack.enter_context(tempfile.TemporaryDirectory())
     paths = []
@@ -156,9 +203,6 @@ def ssl_context(config: text_config.SslConfig) -> ssl.SSLContext:
         context.load_verify_locations(cadata=config.custom_ca)
     except (ssl.SSLError, ValueError) as error:
       raise text_config.ConfigFileError(f'key or certificate is not usable: {error}') from None
-  if config.client_verify:
-    context.verify_mode = ssl.CERT_REQUIRED
-  return context
 
 
 def is_loopback(host: str) -> bool:

@@ -71,12 +71,19 @@ class ModelConfig:
 
 
 def single(name: str, base_path: str | pathlib.Path) -> tuple[ModelConfig, ...]:
-  """Returns what `--model_name` and `--model_base_path` mean: the latest version of one model."""
-  return (ModelConfig(name, pathlib.Path(base_path)),)
+  """Returns what `--model_name` and `--model_base_path` mean: the newest versions of one model.
+
+  Two of them, so that a client that pins a version for an episode finds it after a hot reload.
+  """
+  return (ModelConfig(name, pathlib.Path(base_path), Latest(2)),)
 
 
-def from_text(text: str) -> tuple[ModelConfig, ...]:
+def from_text(text: str, folder: pathlib.Path | None = None) -> tuple[ModelConfig, ...]:
   """Reads a ModelServerConfig in protobuf's text format.
+
+  Args:
+    text: The text.
+    folder: What relative base paths are relative to; None to refuse them.
 
   Raises:
     ServingError: INVALID_ARGUMENT if it does not parse, and as `from_proto`.
@@ -85,6 +92,9 @@ def from_text(text: str) -> tuple[ModelConfig, ...]:
     config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
   except text_format.ParseError as error:
     raise errors.invalid_argument(f'Invalid protobuf file: ModelServerConfig: {error}') from error
+  if folder is not None:
+    for model in config.model_config_list.config:
+      model.base_path = str(folder.resolve() / model.base_path)
   return from_proto(config)
 
 

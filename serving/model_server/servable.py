@@ -14,8 +14,6 @@ from serving import errors
 from serving.model_server import graph_session, signatures, version_files, warmup
 from serving.verification import graph_index, op_rules, signature_rules
 
-# Callables kept for each signature; each holds a copy of the part of the graph it runs.
-_MAX_OUTPUT_SETS = 8
 # Aliases fed, aliases fetched, and the function of the one that gives the other.
 _Entry = tuple[tuple[str, ...], tuple[str, ...], Callable[..., list[np.ndarray]]]
 
@@ -39,7 +37,7 @@ class Servable:
     self.signatures: dict[str, meta_graph_pb2.SignatureDef] = dict(session.meta_graph.signature_def)
     self._session = session
     self._ready: dict[str, signatures.Signature] = {}
-    self._callables: dict[tuple[str, tuple[str, ...]], _Entry] = {}
+    self._callables: dict[str, _Entry] = {}
     self._lock = threading.Lock()
     self._leases = 0
     self._on_idle: Callable[[], None] | None = None
@@ -74,6 +72,7 @@ class Servable:
       _check_ops(path)
       session = graph_session.GraphSession(path)
       servable = cls(name, version, session)
+      servable._compile()
       if warm_up:
         warmup.replay(servable, path / version_files.WARMUP)
     except Exception as error:
@@ -112,16 +111,18 @@ class Servable:
       ServingError: With the code of the op that failed.
     """
     signature = self.signature(signature_name)
-    names = tuple(output_names)
-    feeds, fetches, call = self._callables.get((signature.name, names)) or self._make_callable(
-      signature, names
-    )
+    entry = self._callables.get(signature.name)
+    if entry is None:
+      if signature.outputs:
+        raise self._not_found()
+      raise errors.invalid_argument('Must specify at least one target to fetch or execute.')
+    feeds, fetches, call = entry
     inputs = signature.with_defaults(inputs)
     try:
       outputs = dict(zip(fetches, call(*[inputs[alias] for alias in feeds]), strict=True))
     except Exception as error:
       raise errors.from_exception(error) from error
-    return outputs if fetches == names else {alias: outputs[alias] for alias in names}
+    return {alias: outputs[alias] for alias in output_names}
 
   def __enter__(self) -> Self:
     with self._lock:
@@ -161,23 +162,21 @@ class Servable:
       session.close()
     return True
 
-  def _make_callable(self, signature: signatures.Signature, names: tuple[str, ...]) -> _Entry:
-    """Returns feeds, fetches and callable for a set of outputs, which clients choose freely."""
-    with self._lock:
-      known = sum(name == signature.name for name, _ in self._callables)
-      if known >= _MAX_OUTPUT_SETS:
-        names = tuple(signature.outputs)
-      if entry := self._callables.get((signature.name, names)):
-        return entry
-      if self._session is None:
-        raise self._not_found()
-      feeds = tuple(signature.inputs)
+  def _compile(self) -> None:
+    """Makes the callable of every signature, each for all outputs; `run` leaves out the others.
+
+    Here and not at a first call: making one takes a tenth of a second.
+    """
+    for key in self.signatures.keys() - graph_index.HOUSEKEEPING_SIGNATURES:
+      signature = self.signature(key)
+      if not signature.outputs:
+        continue
+      feeds, fetches = tuple(signature.inputs), tuple(signature.outputs)
       call = self._session.make_callable(
         [signature.inputs[alias].name for alias in feeds],
-        [signature.outputs[alias].name for alias in names],
+        [signature.outputs[alias].name for alias in fetches],
       )
-      entry = self._callables[signature.name, names] = (feeds, names, call)
-      return entry
+      self._callables[signature.name] = (feeds, fetches, call)
 
   def _not_found(self) -> errors.ServingError:
     return errors.not_found(

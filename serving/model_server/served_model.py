@@ -1,10 +1,11 @@
 """One model and its versions: what is wanted, what is loaded, and the way from one to the other.
 
 A new version is loaded before an old one goes, and the old one stays if the new one fails. What
-failed is not tried again unless its folder disappears first.
+failed is tried again when its files have changed: it may have been looked at while it was copied.
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import pathlib
 from typing import NamedTuple
@@ -42,6 +43,8 @@ class _Version:
   state: int = State.START
   error: errors.ServingError | None = None
   model: servable.Servable | None = None
+  # Its files when it was last loaded: name, size and time of change.
+  files: frozenset[tuple[str, int, int]] = frozenset()
   # Ended and no longer wanted since: if it is wanted again, it starts afresh.
   is_gone: bool = False
 
@@ -132,6 +135,9 @@ class ServedModel:
       moved = entry is not None and entry.path != path
       if entry is None or entry.is_gone or moved and entry.state == State.END:
         self._versions[version] = _Version(path)
+      elif entry.state == State.END and entry.error and _files(path) != entry.files:
+        logging.info('%s version %d has changed, trying again', self.config.name, version)
+        self._versions[version] = _Version(path)
       elif moved and entry.state != State.UNLOADING:
         logging.warning(
           '%s version %d stays as loaded from %s; to serve %s, give it another number',
@@ -173,6 +179,7 @@ class ServedModel:
   async def _load(self, version: int) -> None:
     entry = self._versions[version]
     entry.state = State.LOADING
+    entry.files = _files(entry.path)
     for tries_left in range(self._num_retries, -1, -1):
       try:
         entry.model = await self._loader.load(self.config.name, version, entry.path)
@@ -225,3 +232,12 @@ class ServedModel:
     self._latest = self._versions[max(available)].model if available else None
     self._changed.set()
     self._changed = asyncio.Event()
+
+
+def _files(folder: pathlib.Path) -> frozenset[tuple[str, int, int]]:
+  found = set()
+  for path in folder.rglob('*'):
+    with contextlib.suppress(OSError):  # Gone meanwhile.
+      status = path.stat()
+      found.add((str(path), status.st_size, status.st_mtime_ns))
+  return frozenset(found)

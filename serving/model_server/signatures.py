@@ -14,6 +14,7 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from serving import errors
+from serving.verification import graph_index
 
 DEFAULT = 'serving_default'
 
@@ -184,7 +185,7 @@ def find(
     ServingError: FAILED_PRECONDITION if there is none.
   """
   name = name or DEFAULT
-  if name not in signatures:
+  if name not in signatures or name in graph_index.HOUSEKEEPING_SIGNATURES:
     raise errors.failed_precondition(f'Serving signature key "{name}" not found.')
   return name, signatures[name]
 

@@ -1,10 +1,11 @@
 """A gate in front of every graph, so that a test decides how long a model takes."""
 
+import math
 import threading
 from typing import Self
 from unittest import mock
 
-from serving.model_server import servable
+from serving.model_server import batcher, servable
 
 
 class Gate:
@@ -24,16 +25,22 @@ class Gate:
       self._is_open.wait()
       return run(model, *args, **kwargs)
 
-    self._patch = mock.patch.object(servable.Servable, 'run', wait_and_run)
+    self._patches = [
+      mock.patch.object(servable.Servable, 'run', wait_and_run),
+      # A call that should be quick runs in the event loop, which must not wait.
+      mock.patch.object(batcher.Batcher, '_expected_seconds', lambda *unused: math.inf),
+    ]
 
   def open(self) -> None:
     """Lets everything through from now on."""
     self._is_open.set()
 
   def __enter__(self) -> Self:
-    self._patch.start()
+    for patch in self._patches:
+      patch.start()
     return self
 
   def __exit__(self, *exc_info):
     self.open()
-    self._patch.stop()
+    for patch in self._patches:
+      patch.stop()

@@ -25,7 +25,7 @@ def version_dirs(folder: str | pathlib.Path, *, all_versions: bool = False) -> l
     return [folder]
   if not folder.is_dir():
     raise ValueError(f'{folder} is no folder; name one that serving.export wrote')
-  models = [folder] if _versions(folder) else sorted(filter(pathlib.Path.is_dir, folder.iterdir()))
+  models = [folder] if _versions(folder) else _models(folder)
   found = []
   for model in models:
     versions = _versions(model)
@@ -51,14 +51,25 @@ def config_problems(folder: str | pathlib.Path) -> list[str]:
   models = config.model_config_list.config
   found = [f'{path} lists no model'] if not models else []
   for model in models:
-    if not pathlib.PurePosixPath(model.base_path).is_absolute():
-      found.append(f'{path}: base_path {model.base_path!r} of {model.name!r} is not absolute')
     if model.model_platform != 'tensorflow':
       found.append(f"{path}: model_platform of {model.name!r} must be 'tensorflow'")
   names = [model.name for model in models]
   if len(set(names)) < len(names):
     found.append(f'{path}: a name is listed twice in {names}')
   return found
+
+
+def _models(folder: pathlib.Path) -> list[pathlib.Path]:
+  """Returns the folders that are meant to be served: those of `models.config` if there is one.
+
+  An export may hold more, such as TF-Agents' own export of the policy, which no server can run.
+  """
+  path = folder / CONFIG_FILE
+  if path.is_file() and not config_problems(folder):
+    config = text_format.Parse(path.read_text(), model_server_config_pb2.ModelServerConfig())
+    listed = [folder / model.base_path for model in config.model_config_list.config]
+    return sorted(filter(pathlib.Path.is_dir, listed))
+  return sorted(filter(pathlib.Path.is_dir, folder.iterdir()))
 
 
 def _versions(model: pathlib.Path) -> list[pathlib.Path]:

@@ -152,7 +152,7 @@ class ExporterTest(test_case.TestCase):
         )
         self.assertAllEqual(answer['status'], np.zeros_like(answer['status']))
       if name != serving_module.POLICY:
-        self.assertContainsSubset({(1, 16), (32, 16), (8, 64), (1, 256), (2, 256)}, sizes)
+        self.assertContainsSubset({(1, 16), (1, 64), (1, 256)}, sizes)
 
   def test_server_configuration(self):
     text = (self.root / 'models.config').read_text()
@@ -160,12 +160,13 @@ class ExporterTest(test_case.TestCase):
     models = {model.name: model for model in config.model_config_list.config}
     self.assertEqual(set(models), set(serving_module.SERVABLES))
     for name, model in models.items():
-      self.assertEqual(model.base_path, str(self.root.resolve() / name))
+      self.assertEqual(model.base_path, name)  # A copy elsewhere serves as it is.
       self.assertEqual(model.model_version_policy.latest.num_versions, 2)
     batching = (self.root / 'batching.config').read_text()
     self.assertIn('pad_variable_length_inputs: true', batching)
     self.assertIn('max_batch_size { value: 64 }', batching)
-    self.assertEqual(batching.count('allowed_batch_sizes:'), 7)
+    # With them one request of no rows ends a stock server.
+    self.assertNotIn('allowed_batch_sizes', batching)
 
   def test_tf_agents_own_export_acts_alike(self):
     saved = py_tf_eager_policy.SavedModelPyTFEagerPolicy(

@@ -31,7 +31,7 @@ class LimitsTest(test_case.TestCase):
   def setUpClass(cls):
     super().setUpClass()
     cls.server = cls.enterClassContext(
-      toy_server.serving(grpc_max_threads=4, max_message_bytes=2**20)
+      toy_server.serving(grpc_max_threads=4, max_request_steps=1000)
     )
     cls.channel = cls.enterClassContext(grpc.insecure_channel(cls.server.address))
     cls.stub = prediction_service_pb2_grpc.PredictionServiceStub(cls.channel)
@@ -47,6 +47,12 @@ class LimitsTest(test_case.TestCase):
       predict('encode', contract_cases.context(1, 4097)),
       CODE.INVALID_ARGUMENT,
       'sequences of at most 4096',
+    ),
+    (
+      'rows_times_sequence',
+      predict('encode', contract_cases.context(20, 60)),
+      CODE.INVALID_ARGUMENT,
+      'at most 1000 rows times sequence length',
     ),
     (
       'splat',

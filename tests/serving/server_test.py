@@ -246,6 +246,53 @@ class OtherServersTest(test_case.TestCase):
         check_health(channel)
     self.assertFalse(path.exists())
 
+  def test_a_second_start_leaves_the_running_server_its_socket_and_ready_file(self):
+    folder = self.temp_dir()
+    settings = {
+      'grpc_socket_path': str(folder / 'grpc.sock'),
+      'ready_file': str(folder / 'ready'),
+      'rest_api_port': 0,
+    }
+    with toy_server.serving(**settings) as running:
+      with (
+        self.assertRaisesRegex(OSError, 'another server listens at unix:'),
+        toy_server.serving(**settings),
+      ):
+        pass
+      self.assertTrue((folder / 'ready').is_file())
+      with grpc.insecure_channel(running.address) as channel:
+        check_health(channel)
+    self.assertEmpty(list(folder.iterdir()))
+
+  def test_a_configuration_without_versions_does_not_stop_the_following(self):
+    folder = self.temp_dir()
+    config, empty = folder / 'models.config', folder / 'empty'
+    empty.mkdir()
+
+    def write(**base_paths: str) -> None:
+      entries = [
+        f'config {{ name: "{name}" base_path: "{path}" model_platform: "tensorflow" }}'
+        for name, path in base_paths.items()
+      ]
+      (folder / 'temporary').write_text(f'model_config_list {{ {" ".join(entries)} }}')
+      (folder / 'temporary').replace(config)
+
+    write(one=toy_server.base_path())
+    running = self.enter_context(
+      toy_server.serving(
+        model_base_path='',
+        model_config_file=str(config),
+        model_config_file_poll_wait_seconds=0.05,
+      )
+    )
+    models = running.server.models
+    write(one=toy_server.base_path(), typo=empty)
+    contract_server.wait_for(lambda: 'typo' in models.names(), 'the wrong list to be in force')
+    write(one=toy_server.base_path(), two=toy_server.base_path())
+    contract_server.wait_for(
+      lambda: models.names() == ['one', 'two'] and models.is_ready(), 'the mended list'
+    )
+
   def test_services_can_be_switched_off(self):
     running = self.enter_context(
       toy_server.serving(enable_grpc_healthcheck_service=False, enable_grpc_reflection=False)

@@ -225,7 +225,6 @@ class VerifyExportTest(test_case.TestCase):
 
   @parameterized.named_parameters(
     ('good', 'name: "a" base_path: "/m/a" model_platform: "tensorflow"', None),
-    ('relative', 'name: "a" base_path: "m/a" model_platform: "tensorflow"', 'is not absolute'),
     ('platform', 'name: "a" base_path: "/m/a"', 'model_platform'),
     ('no_text_format', 'name: ', 'no ModelServerConfig'),
   )

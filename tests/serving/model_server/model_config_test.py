@@ -1,3 +1,4 @@
+import dataclasses
 import pathlib
 
 import grpc
@@ -18,7 +19,18 @@ PEARL = 'name: "pearl" base_path: "/models/pearl" model_platform: "tensorflow"'
 class ModelConfigTest(test_case.TestCase):
   def test_reads_name_and_path(self):
     (model,) = model_config.from_text(text(PEARL))
-    self.assertEqual(model, *model_config.single('pearl', '/models/pearl'))
+    expected = model_config.ModelConfig('pearl', pathlib.Path('/models/pearl'))
+    self.assertEqual(model, expected)
+    # A client that pins a version for an episode finds it after a hot reload.
+    (single,) = model_config.single('pearl', '/models/pearl')
+    self.assertEqual(single, dataclasses.replace(expected, policy=model_config.Latest(2)))
+
+  def test_base_paths_of_a_file_may_be_relative_to_it(self):
+    relative = text(PEARL.replace('/models/pearl', 'pearl'))
+    (model,) = model_config.from_text(relative, pathlib.Path('/exports/demo'))
+    self.assertEqual(model.base_path, pathlib.Path('/exports/demo/pearl'))
+    (model,) = model_config.from_text(text(PEARL), pathlib.Path('/exports/demo'))
+    self.assertEqual(model.base_path, pathlib.Path('/models/pearl'))
 
   @parameterized.parameters(
     ('', model_config.Latest(1)),
