@@ -6,6 +6,7 @@ import time
 import grpc
 import numpy as np
 from absl.testing import absltest, parameterized
+from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from pearl_tf.testing import test_case
@@ -31,7 +32,7 @@ class LimitsTest(test_case.TestCase):
   def setUpClass(cls):
     super().setUpClass()
     cls.server = cls.enterClassContext(
-      toy_server.serving(grpc_max_threads=4, max_request_steps=1000)
+      toy_server.serving(grpc_max_threads=4, max_request_steps=5000)
     )
     cls.channel = cls.enterClassContext(grpc.insecure_channel(cls.server.address))
     cls.stub = prediction_service_pb2_grpc.PredictionServiceStub(cls.channel)
@@ -50,9 +51,9 @@ class LimitsTest(test_case.TestCase):
     ),
     (
       'rows_times_sequence',
-      predict('encode', contract_cases.context(20, 60)),
+      predict('encode', contract_cases.context(100, 60)),
       CODE.INVALID_ARGUMENT,
-      'at most 1000 rows times sequence length',
+      'at most 5000 rows times sequence length',
     ),
     (
       'splat',
@@ -119,6 +120,20 @@ class LimitsTest(test_case.TestCase):
       for thread in threads:
         thread.join()
     self.assertGreater(answered, 0)
+
+  @parameterized.parameters('DT_RESOURCE', 'DT_VARIANT', 'DT_STRING', 'DT_QINT8')
+  def test_odd_types_are_refused(self, dtype):
+    # A stock server ends on the first of them.
+    odd = contract_cases.message((1, 2), dtype=types_pb2.DataType.Value(dtype))
+    request = predict('act', contract_cases.acting() | {'z': odd})
+    error = toy_server.failure(self.stub.Predict, request, timeout=60)
+    self.assertEqual(error.code(), CODE.INVALID_ARGUMENT)
+    self.check_well()
+
+  def test_signatures_of_the_loader_are_none_for_clients(self):
+    error = toy_server.failure(self.stub.Predict, predict('__saved_model_init_op', {}), timeout=60)
+    self.assertEqual(error.code(), CODE.FAILED_PRECONDITION)
+    self.assertIn('not found', error.details())
 
   def test_deadline_and_cancellation_free_their_place(self):
     request = predict('act', contract_cases.acting())
