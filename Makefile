@@ -26,7 +26,7 @@ Targets:
   make demo       train PEARL on point robots, adapt to unseen tasks, serve the result
   make test       lint, then all tests
   make lint       ruff (lint and format) and the import contracts
-  make benchmark  time the gradient step, replay, collection and evaluation
+  make benchmark  time the gradient step, sampling and collection; measure memory
   make clean      remove .venv, caches and build outputs; runs/ stays
   make help       this list
 Options: PYTHON=/path/to/python3.11  ARGS='--flag=value' (demo, benchmark, test)  WORKERS=4 (test)

@@ -3,11 +3,10 @@
   python -m trainers.benchmark --gin_file=trainers/configs/cheetah_vel.gin
 
 Prints a table, then one JSON object per line (into a file with --output): the gradient step, the
-cost of replay sampling, the step's operations and the floor this machine's matmul rate sets,
-collection and evaluation beside the bare environment, insertion, checkpoints, peak memory, and what
-follows for a whole run. Nothing of it is remembered or assumed: every figure is measured in this
-run on synthetic transitions, and the projection is marked as derived. Progress goes to stderr. Use
-a machine that does nothing else; the load at the start is part of the report.
+cost of replay sampling, the floor that this machine's matmul rate sets for the step, collection
+beside the bare environment, and peak memory. Every figure is measured in this run, on transitions
+of noise. Progress goes to stderr. Use a machine that does nothing else; the load at the start is
+part of the report. What evaluation and checkpoints cost, the metrics of a run say.
 """
 
 import pathlib
@@ -48,17 +47,11 @@ def define_flags() -> None:
   flags.DEFINE_integer(
     'replay_transitions',
     300_000,
-    'Synthetic transitions in the replay: what checkpoints and memory are measured with.',
+    'Transitions of noise in the replay: what memory is measured with.',
     lower_bound=1,
   )
   flags.DEFINE_integer(
     'num_environments', 8, 'Environments of the collection that is reported.', lower_bound=1
-  )
-  flags.DEFINE_string(
-    'scratch_dir',
-    None,
-    'Existing folder on the disk where checkpoints are timed; by default the temporary folder. '
-    'Everything written there is removed.',
   )
   flags.DEFINE_string('output', None, 'File for the JSON lines instead of standard output.')
 
@@ -75,22 +68,19 @@ def main(argv: list[str]) -> None:
   options = flags.FLAGS
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments {argv[1:]}; every option starts with --')
-  if options.scratch_dir is not None and not pathlib.Path(options.scratch_dir).is_dir():
-    raise app.UsageError(f'--scratch_dir={options.scratch_dir} is not an existing folder')
   if options.output is not None:
     files.output_file(options.output, '--output')
   experiment = experiment_lib.load(options.gin_file, options.gin_bindings, seed=options.seed)
   with config.as_config_error():
     builder = builder_lib.Builder(experiment)
-    benchmark = suite.Benchmark(
-      builder,
-      seconds=options.seconds,
-      replay_transitions=options.replay_transitions,
-      num_environments=options.num_environments,
-      min_rounds=options.min_rounds,
-      scratch_directory=options.scratch_dir,
-    )
-  records = benchmark.run(lambda text: print(text, file=sys.stderr, flush=True))
+  records = suite.run(
+    builder,
+    seconds=options.seconds,
+    replay_transitions=options.replay_transitions,
+    num_environments=options.num_environments,
+    min_rounds=options.min_rounds,
+    announce=lambda text: print(text, file=sys.stderr, flush=True),
+  )
   # A file or a pipe has no width of its own; rich would take 80 columns.
   width = None if sys.stdout.isatty() else _WIDTH
   rich.console.Console(width=width).print(report.format_table(records))

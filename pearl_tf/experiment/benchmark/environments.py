@@ -1,4 +1,4 @@
-"""Times collection and evaluation beside the environment they step."""
+"""Times collection beside the environment they step."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,6 @@ from pearl_tf.environments import mujoco_meta_env
 from pearl_tf.experiment import builder as builder_lib
 from pearl_tf.experiment.benchmark import timing
 
-_MAX_TEST_TASKS = 30
 _EPISODES_ALONE = 5
 
 
@@ -76,41 +75,6 @@ def collection(
     'iteration_env_steps': turns['iteration'].work[-1],
     'iteration_seconds': turns['iteration'].median_seconds(),
     'repeats': turns['bare'].number,
-  }
-
-
-def evaluation(builder: builder_lib.Builder, **rounds) -> dict[str, Any]:
-  """Times the configured meta-test on the test tasks, 30 at most, beside the bare environment.
-
-  Args:
-    builder: the experiment.
-    **rounds: for `timing.take_turns`.
-
-  Returns:
-    Environment steps per second, over how many tasks and environments.
-  """
-  tasks = builder.tasks.test[:_MAX_TEST_TASKS]
-  most_sessions = 4 * max(len(builder.tasks.test), len(builder.tasks.train))
-  num_environments = min(builder.training.num_environments, most_sessions)  # As in training.
-  rollout = builder.make_rollout(deterministic=True, num_environments=num_environments)
-  seed = seeds.sequence(builder.seed, seeds.Stream.META_TEST)
-  turns = timing.take_turns(
-    {
-      'bare': environment_alone(builder)['bare'],
-      'evaluation': lambda: builder.meta_test.run(tasks, rollout, seed=seed).env_steps,
-    },
-    **rounds,
-  )
-  evaluated, bare = turns['evaluation'], turns['bare']
-  return {
-    'tasks': len(tasks),
-    'num_environments': num_environments,
-    'env_steps': evaluated.work[-1],
-    'seconds': evaluated.median_seconds(),
-    'evaluation_steps_per_second': evaluated.median_rate(),
-    'bare_steps_per_second': bare.median_rate(),
-    'evaluation_percent': timing.extra_percent(evaluated, bare),
-    'repeats': evaluated.number,
   }
 
 

@@ -1,10 +1,9 @@
 """Times the training step, and the matrix products it cannot do without.
 
-The floor is the time the step would take if all its products (`flops`) ran at the rate this machine
-reaches on the hidden layers' products, and everything else took no time.
+The floor is the time the step would take if all its products ran at the rate this machine reaches on
+that of a hidden layer, and everything else took no time.
 """
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,8 +13,7 @@ from pearl_tf.agents import learner
 from pearl_tf.agents.pearl import replay_training
 from pearl_tf.data import seeds, types
 from pearl_tf.experiment import builder as builder_lib
-from pearl_tf.experiment import config
-from pearl_tf.experiment.benchmark import flops, timing
+from pearl_tf.experiment.benchmark import timing
 
 _PRODUCTS_PER_CALL = 8
 
@@ -77,101 +75,86 @@ def gradient_step(
   }
 
 
-def floor(builder: builder_lib.Builder, *, step_ms: float, **rounds) -> dict[str, Any]:
-  """Counts the step's operations, times the hidden layers' products and compares.
+def floor(
+  builder: builder_lib.Builder, process: replay_training.ReplayTraining, *, step_ms: float, **rounds
+) -> dict[str, Any]:
+  """Counts the step's matrix products, times the largest of a hidden layer and compares.
 
   Args:
     builder: the experiment.
+    process: filled.
     step_ms: what a training step took.
     **rounds: for `timing.take_turns`.
 
   Returns:
-    The count; the rates in the median and in the fastest turn, by product; the floor, each product
-    at its own median rate (and all at the best rate of any); the share of the floor reached, 1
-    being the floor itself.
-
-  Raises:
-    ConfigError: if the operations of the configured networks cannot be counted.
+    The count, the median rate, the floor, and the share of the floor reached, 1 being the floor
+    itself.
   """
   training = builder.method.training
-  try:
-    count = flops.training_step(
-      builder.agent,
-      meta_batch_size=training.meta_batch_size,
-      context_size=training.context_size,
-      batch_size=training.batch_size,
-    )
-    widths = flops.layer_widths(builder.agent.critics[0])
-  except (TypeError, ValueError) as error:
-    raise config.ConfigError(f'no floor: {error}') from error
+  batch = tf.function(process.learner.sampler.sample)(tf.constant([0, 0], tf.int32))
+  step = tf.function(lambda: builder.agent.train(batch))
+  operations = matmul_operations(step.get_concrete_function())
   rows = training.meta_batch_size * training.batch_size
-  inputs, outputs = max(itertools.pairwise(widths), key=lambda product: product[0] * product[1])
-  turns = timing.take_turns(products(rows, inputs, outputs), **rounds)
-  floor_seconds = sum(
-    number / turns[name].median_rate() for name, number in count._asdict().items()
-  )
-  best_rate = max(each.best_rate() for each in turns.values())
+  kernels = [v.shape for v in builder.agent.trainable_variables if v.shape.rank == 2]
+  inputs, outputs = max(kernels, key=lambda shape: shape.num_elements())
+  turns = timing.take_turns({'product': product(rows, inputs, outputs)}, **rounds)
+  rate = turns['product'].median_rate()
+  floor_ms = 1000 * operations / rate
   return {
-    'gflop': count.total / 1e9,
-    'gflop_by_product': {name: number / 1e9 for name, number in count._asdict().items()},
+    'gflop': operations / 1e9,
     'matmul_shape': [rows, inputs, outputs],
-    'gflop_per_second': {name: each.median_rate() / 1e9 for name, each in turns.items()},
-    'gflop_per_second_max': {name: each.best_rate() / 1e9 for name, each in turns.items()},
-    'gflop_per_second_best': best_rate / 1e9,
-    'floor_ms': 1000 * floor_seconds,
-    'floor_ms_at_best': 1000 * count.total / best_rate,
-    'share_of_floor': 1000 * floor_seconds / step_ms,
-    'step_gflop_per_second': count.total / 1e6 / step_ms,
-    'repeats': turns['forward'].number,
+    'gflop_per_second': rate / 1e9,
+    'floor_ms': floor_ms,
+    'share_of_floor': floor_ms / step_ms,
+    'repeats': turns['product'].number,
   }
 
 
-def products(rows: int, inputs: int, outputs: int) -> dict[str, Callable[[], int]]:
-  """Returns the three products of a hidden layer, each an activity that returns its operations.
-
-  They are the products of `networks.layers.Dense` and of their gradients, one after the other
-  as in a chain of layers, each on operands of its own so that no cache holds them all.
+def matmul_operations(function: tf.types.experimental.ConcreteFunction) -> int:
+  """Counts multiplications and additions of the matrix products that a graph would execute.
 
   Args:
-    rows: `n`, inputs that pass through the layer.
-    inputs: `i`, its input width.
-    outputs: `o`, its output width.
+    function: of known shapes; functions that it calls are not looked into.
+  """
+  waiting = [tensor.op for tensor in function.graph.outputs] + list(function.graph.control_outputs)
+  seen, total = set(), 0
+  while waiting:
+    operation = waiting.pop()
+    if operation in seen:
+      continue
+    seen.add(operation)
+    waiting += [tensor.op for tensor in operation.inputs] + list(operation.control_inputs)
+    if 'MatMul' in operation.type:
+      left = operation.inputs[0].shape.as_list()
+      transposed = operation.get_attr('adj_x' if 'Batch' in operation.type else 'transpose_a')
+      result = operation.outputs[0].shape.num_elements()
+      total += 2 * result * (left[-2] if transposed else left[-1])
+  return total
 
-  Returns:
-    By the names of `flops.Flops`.
+
+def product(rows: int, inputs: int, outputs: int) -> Callable[[], int]:
+  """Returns an activity: some products `[rows, inputs] x [inputs, outputs]` one after the other.
+
+  Each is on operands of its own, so that no cache holds them all. The activity returns its number
+  of operations.
   """
   generator = tf.random.Generator.from_seed(0)
+  left, right = (
+    [generator.normal(shape) for _ in range(_PRODUCTS_PER_CALL)]
+    for shape in ([rows, inputs], [inputs, outputs])
+  )
 
-  def operands(*shape: int) -> list[tf.Tensor]:
-    return [generator.normal(shape) for _ in range(_PRODUCTS_PER_CALL)]
+  @tf.function
+  def multiply_all(left: Sequence[tf.Tensor], right: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    results = []
+    for a, b in zip(left, right, strict=True):
+      with tf.control_dependencies(results[-1:]):
+        results.append(tf.matmul(a, b))
+    return results
 
-  kernels, layer_inputs = operands(inputs, outputs), operands(rows, inputs)
-  gradients = operands(rows, outputs)
+  def run() -> int:
+    # Reading one number waits for the device, wherever it is.
+    multiply_all(left, right)[-1][0, 0].numpy()
+    return _PRODUCTS_PER_CALL * 2 * rows * inputs * outputs
 
-  def activity(
-    left: Sequence[tf.Tensor],
-    right: Sequence[tf.Tensor],
-    multiply: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
-  ) -> Callable[[], int]:
-    @tf.function
-    def multiply_all(left: Sequence[tf.Tensor], right: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-      results = []
-      for a, b in zip(left, right, strict=True):
-        with tf.control_dependencies(results[-1:]):
-          results.append(multiply(a, b))
-      return results
-
-    def run() -> int:
-      # Reading one number waits for the device, wherever it is.
-      multiply_all(left, right)[-1][0, 0].numpy()
-      return _PRODUCTS_PER_CALL * 2 * rows * inputs * outputs
-
-    return run
-
-  return {
-    'forward': activity(layer_inputs, kernels, lambda x, w: tf.matmul(x, w)),
-    'input_gradient': activity(gradients, kernels, lambda g, w: tf.matmul(g, w, transpose_b=True)),
-    'kernel_gradient': activity(
-      layer_inputs, gradients, lambda x, g: tf.matmul(x, g, transpose_a=True)
-    ),
-  }
+  return run

@@ -1,129 +1,112 @@
-"""The whole benchmark of an experiment: every part in order, one record each.
+"""The benchmark of an experiment: gradient step, collection, memory, one record each.
 
-The experiment is built as training would build it and its replay is filled with synthetic
-transitions. Every figure is taken in the run that reports it; only the projection is derived from
-others, and says so. How a report looks is the matter of `report`.
+The experiment is built as training would build it, by its own learning process, and its replay is
+filled with noise. Every figure is taken in the run that reports it. What evaluation and checkpoints
+cost, a run's own metrics say (`time/...`). How a report looks is the matter of `report`.
 """
 
 import math
+import os
 import pathlib
-import tempfile
+import platform
+import resource
 import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import tensorflow as tf
+
+from pearl_tf.agents.pearl import replay_training
+from pearl_tf.data import specs, types
 from pearl_tf.experiment import builder as builder_lib
-from pearl_tf.experiment.benchmark import environments, learning, machine, storage
+from pearl_tf.experiment.benchmark import environments, learning
 
 Record = dict[str, Any]
 
+# The instruction sets that decide how fast oneDNN multiplies.
+_INSTRUCTION_SETS = ('avx2', 'avx512f', 'avx512_bf16', 'amx_bf16', 'asimd', 'sve', 'bf16')
 
-class Benchmark:
-  """Measures one experiment."""
 
-  def __init__(
-    self,
-    builder: builder_lib.Builder,
-    *,
-    seconds: float = 20.0,
-    replay_transitions: int = 300_000,
-    num_environments: int = 8,
-    min_rounds: int = 3,
-    scratch_directory: str | None = None,
-  ):
-    """Prepares the measurement; nothing is built yet.
+def run(
+  builder: builder_lib.Builder,
+  *,
+  seconds: float = 20.0,
+  replay_transitions: int = 300_000,
+  num_environments: int = 8,
+  min_rounds: int = 3,
+  announce: Callable[[str], None] = lambda text: None,
+) -> list[Record]:
+  """Measures every part.
 
-    Args:
-      builder: the experiment.
-      seconds: how long each timed part goes on, once it has its fewest rounds.
-      replay_transitions: synthetic transitions in the replay, at least; see `storage.fill`.
-      num_environments: environments of the collection that is reported.
-      min_rounds: the fewest rounds of each timed part.
-      scratch_directory: existing folder on the disk whose checkpoints are to be timed; None for
-        the system's temporary one. What is written there is removed.
+  Args:
+    builder: the experiment.
+    seconds: how long each timed part goes on, once it has its fewest rounds.
+    replay_transitions: transitions in the replay, at least; see `fill`.
+    num_environments: environments of the collection that is reported.
+    min_rounds: the fewest rounds of each timed part.
+    announce: told which part begins, and how long it took.
 
-    Raises:
-      ValueError: if a number is not positive.
-    """
-    numbers = {
-      'seconds': seconds,
-      'replay_transitions': replay_transitions,
-      'num_environments': num_environments,
-      'min_rounds': min_rounds,
-    }
-    for name, number in numbers.items():
-      if number <= 0:
-        raise ValueError(f'{name} must be positive, got {number}')
-    self._builder = builder
-    self._rounds = {'seconds': seconds, 'min_rounds': min_rounds}
-    self._replay_transitions = replay_transitions
-    self._num_environments = num_environments
-    self._scratch_directory = scratch_directory
+  Returns:
+    One record per part: plain data, `part` names it, and the names of the figures tell units.
 
-  def run(self, announce: Callable[[str], None] = lambda text: None) -> list[Record]:
-    """Measures every part.
-
-    Args:
-      announce: told which part begins, and how long it took.
-
-    Returns:
-      One record per part: plain data, `part` names it, and the names of the figures tell units.
-
-    Raises:
-      ConfigError: if the networks have no floor.
-      EnvironmentFault: if an environment breaks its contract.
-    """
-    with tempfile.TemporaryDirectory(
-      prefix='pearl-benchmark-', dir=self._scratch_directory
-    ) as directory:
-      self._directory = pathlib.Path(directory)
-      self._process = self._builder.make_process()
-      try:
-        return self._measure(announce)
-      finally:
-        self._process.close()
-
-  def _measure(self, announce: Callable[[str], None]) -> list[Record]:
-    parts = {
-      'machine': machine.describe,
-      'experiment': lambda: describe(self._builder),
-      'replay': self._fill,
-      'gradient_step': lambda: learning.gradient_step(self._builder, self._process, **self._rounds),
-      'collection': lambda: environments.collection(
-        self._builder, self._process, num_environments=self._num_environments, **self._rounds
-      ),
-      'evaluation': lambda: environments.evaluation(self._builder, **self._rounds),
-      'checkpoint': self._save,
-      # Here, after all that training does and before what only a benchmark does.
-      'memory': lambda: {'peak_gib': machine.peak_memory_gib()},
-      'floor': lambda: learning.floor(
-        self._builder, step_ms=records['gradient_step']['ms'], **self._rounds
-      ),
-      'restore': self._restore,
-      'projection': lambda: project(self._builder, records),
-    }
-    records: dict[str, Record] = {}
+  Raises:
+    ValueError: if a number is not positive.
+    EnvironmentFault: if an environment breaks its contract.
+  """
+  numbers = {
+    'seconds': seconds,
+    'replay_transitions': replay_transitions,
+    'num_environments': num_environments,
+    'min_rounds': min_rounds,
+  }
+  for name, number in numbers.items():
+    if number <= 0:
+      raise ValueError(f'{name} must be positive, got {number}')
+  rounds = {'seconds': seconds, 'min_rounds': min_rounds}
+  process = builder.make_process()
+  parts = {
+    'machine': describe_machine,
+    'experiment': lambda: describe(builder),
+    'replay': lambda: fill(builder, process, num_transitions=replay_transitions),
+    'gradient_step': lambda: learning.gradient_step(builder, process, **rounds),
+    'collection': lambda: environments.collection(
+      builder, process, num_environments=num_environments, **rounds
+    ),
+    # Here, after all that training does and before what only a benchmark does.
+    'memory': lambda: {'peak_gib': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20},
+    'floor': lambda: learning.floor(
+      builder, process, step_ms=records['gradient_step']['ms'], **rounds
+    ),
+  }
+  records: dict[str, Record] = {}
+  try:
     for number, (name, measure) in enumerate(parts.items(), start=1):
       title = f'part {number} of {len(parts)}, {name.replace("_", " ")}'
       announce(f'{title} ...')
       started = time.perf_counter()
       records[name] = {'part': name, **measure()}
       announce(f'{title}: {time.perf_counter() - started:.1f} s')
-    return list(records.values())
+  finally:
+    process.close()
+  return list(records.values())
 
-  def _fill(self) -> Record:
-    return storage.fill(self._builder, self._process, num_transitions=self._replay_transitions)
 
-  def _save(self) -> Record:
-    self._saved, record = storage.save(
-      self._builder, self._process, self._directory / 'checkpoints'
-    )
-    return record
-
-  def _restore(self) -> Record:
-    self._process.close()
-    self._process, record = storage.restore(self._builder, self._saved)
-    return record
+def describe_machine() -> Record:
+  """Returns processor, cores this process may use, memory, GPUs, load and TensorFlow's version."""
+  information = pathlib.Path('/proc/cpuinfo')
+  lines = information.read_text().splitlines() if information.is_file() else []
+  entries = {key.strip(): value.strip() for key, _, value in (x.partition(':') for x in lines)}
+  flags = set(entries.get('flags', entries.get('Features', '')).split())
+  return {
+    'cpu': entries.get('model name', platform.processor() or platform.machine()),
+    'cores': len(os.sched_getaffinity(0)),
+    'instruction_sets': [name for name in _INSTRUCTION_SETS if name in flags],
+    'memory_gib': os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30,
+    'gpus': [device.name for device in tf.config.list_physical_devices('GPU')],
+    'load_average': os.getloadavg()[0],
+    'tensorflow': tf.__version__,
+  }
 
 
 def describe(builder: builder_lib.Builder) -> Record:
@@ -134,7 +117,6 @@ def describe(builder: builder_lib.Builder) -> Record:
     'observation_size': builder.domain.observation_size,
     'action_size': builder.domain.action_size,
     'train_tasks': len(builder.tasks.train),
-    'test_tasks': len(builder.tasks.test),
     'meta_batch_size': training.meta_batch_size,
     'context_size': training.context_size,
     'batch_size': training.batch_size,
@@ -142,44 +124,39 @@ def describe(builder: builder_lib.Builder) -> Record:
   }
 
 
-def project(builder: builder_lib.Builder, records: dict[str, Record]) -> Record:
-  """Derives the wall clock of a whole run from the medians of the other parts.
-
-  The initial pool is taken at the rate of the reported collection, an evaluation as one of the test
-  tasks and as many training tasks, and each as the best so far, whose weights are saved.
+def fill(
+  builder: builder_lib.Builder, process: replay_training.ReplayTraining, *, num_transitions: int
+) -> Record:
+  """Fills the replay with whole episodes of noise, the same number for every task.
 
   Args:
-    builder: knows the schedule.
-    records: by part.
+    builder: the experiment.
+    process: where the transitions go, each into the context of its task too.
+    num_transitions: how many at least.
+
+  Returns:
+    How many there are.
   """
-  training, tasks = builder.training, builder.tasks
-  iterations = training.num_iterations
-  evaluations = math.ceil(iterations / training.evaluation_interval)
-  saves = 1 + math.ceil(iterations / training.checkpoint_interval)
-  evaluated_tasks = len(tasks.test) + min(len(tasks.test), len(tasks.train))
-  episodes = math.ceil(builder.method.schedule.initial_steps / training.max_episode_steps)
-  initial_pool = len(tasks.train) * episodes * training.max_episode_steps
-  collection, checkpoint = records['collection'], records['checkpoint']
-  seconds_per_task = records['evaluation']['seconds'] / records['evaluation']['tasks']
-  steps = iterations * builder.method.training.gradient_steps_per_iteration
-  seconds = {
-    'train': steps * records['gradient_step']['ms'] / 1000,
-    'collect': iterations * collection['iteration_seconds']
-    + initial_pool / collection['collection_steps_per_second'],
-    'evaluate': evaluations * evaluated_tasks * seconds_per_task,
-    'checkpoint': saves * checkpoint['save_seconds']
-    + evaluations * checkpoint['save_weights_seconds'],
-  }
-  total = sum(seconds.values())
-  return {
-    'derived': True,
-    'iterations': iterations,
-    'env_steps': initial_pool + iterations * collection['iteration_env_steps'],
-    'gradient_steps': steps,
-    'evaluation_interval': training.evaluation_interval,
-    'checkpoint_interval': training.checkpoint_interval,
-    'hours': {name: each / 3600 for name, each in seconds.items()},
-    'total_hours': total / 3600,
-    'percent': {name: 100 * each / total for name, each in seconds.items()},
-    'beside_training_percent': 100 * (1 - seconds['train'] / total),
-  }
+  num_tasks, num_steps = len(builder.tasks.train), builder.training.max_episode_steps
+  num_episodes = math.ceil(num_transitions / (num_tasks * num_steps))
+  random = np.random.default_rng(builder.seed)
+  for _ in range(num_episodes):
+    for task in range(num_tasks):
+      episode = _noise(random, builder.domain, num_steps)
+      process.replay.writer.write(task, episode, in_context=True, visit=0)
+    process.replay.writer.flush()
+    process.replay.drain()
+  return {'transitions': num_episodes * num_tasks * num_steps, 'episode_steps': num_steps}
+
+
+def _noise(random: np.random.Generator, domain: specs.DomainSpec, num_steps: int) -> types.Episode:
+  observation = random.standard_normal([num_steps + 1, domain.observation_size], np.float32)
+  reward = random.standard_normal(num_steps, np.float32)
+  return types.Episode(
+    observation=observation[:-1],
+    action=random.uniform(-1, 1, [num_steps, domain.action_size]).astype(np.float32),
+    reward=reward,
+    context_reward=reward,
+    discount=np.ones(num_steps, np.float32),
+    next_observation=observation[1:],
+  )
