@@ -1,5 +1,7 @@
 import io
 import json
+import os
+import pathlib
 from unittest import mock
 
 import numpy as np
@@ -138,6 +140,13 @@ class SuiteTest(test_case.TestCase):
     for task in range(3):
       self.assertEqual(process.replay.cache.num_transitions(task), 2 * EPISODE_STEPS)
       self.assertEqual(process.replay.cache.num_context_transitions(task), 2 * EPISODE_STEPS)
+
+  def test_machine(self):
+    described = suite.describe_machine()
+    self.assertEqual(described['cores'], len(os.sched_getaffinity(0)))
+    self.assertEqual(described['tensorflow'], tf.__version__)
+    self.assertNotEmpty(described['cpu'])
+    self.assertIn(described['cpu'], pathlib.Path('/proc/cpuinfo').read_text())
 
   def test_whole_benchmark(self):
     builder = make_builder()

@@ -1,13 +1,6 @@
-import os
-import pathlib
-import re
-from unittest import mock
-
-import numpy as np
-import tensorflow as tf
 from absl.testing import absltest
 
-from pearl_tf.experiment.benchmark import machine, timing
+from pearl_tf.experiment.benchmark import timing
 from pearl_tf.testing import test_case
 
 
@@ -70,29 +63,6 @@ class TimingTest(test_case.TestCase):
   def test_no_round_is_refused(self):
     with self.assertRaisesRegex(ValueError, 'min_rounds must be positive, got 0'):
       self.take_turns(1, 0, a=self.activity('a'))
-
-
-class MachineTest(test_case.TestCase):
-  def test_description(self):
-    described = machine.describe()
-    self.assertEqual(described['cores'], len(os.sched_getaffinity(0)))
-    self.assertEqual(described['tensorflow'], tf.__version__)
-    self.assertNotEmpty(described['cpu'])
-    self.assertIn(described['cpu'], pathlib.Path('/proc/cpuinfo').read_text())
-
-  def test_threads_of_the_environment(self):
-    self.enter_context(mock.patch.dict(os.environ, {'TF_NUM_INTEROP_THREADS': '7'}))
-    self.assertEqual(machine.describe()['inter_op_threads'], 7)
-
-  def test_peak_memory_is_in_gib_and_never_falls(self):
-    status = pathlib.Path('/proc/self/status').read_text()
-    peak, now = (
-      int(re.search(rf'{name}:\s+(\d+) kB', status).group(1)) * 1024 for name in ('VmHWM', 'VmRSS')
-    )
-    before = machine.peak_memory_gib()
-    self.assertAlmostEqual(before, peak / 2**30, delta=0.02)
-    np.ones(peak - now + 2**26, np.uint8)  # Beyond the peak, and free at once.
-    self.assertBetween(machine.peak_memory_gib() - before, 2**-5, 2**-3)
 
 
 if __name__ == '__main__':

@@ -1,7 +1,7 @@
 """Times the training step, and the matrix products it cannot do without.
 
-The floor is the time the step would take if all its products ran at the rate this machine reaches on
-that of a hidden layer, and everything else took no time.
+The floor is the time the step would take if all its products ran at the rate this machine reaches
+on that of a hidden layer, and everything else took no time.
 """
 
 from collections.abc import Callable, Sequence
