@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import tensorflow as tf
 
 from pearl_tf.agents import training
-from pearl_tf.collect import acting, collector
+from pearl_tf.collect import actor, collector
 from pearl_tf.data import specs, types
 from pearl_tf.environments import gymnasium_adapter
 
@@ -122,7 +122,7 @@ class AgentBuilder(Protocol):
 
   def make_actor(
     self, domain: specs.DomainSpec, agent: Agent, *, deterministic: bool
-  ) -> acting.Acting:
+  ) -> actor.Actor:
     """Returns what acts and adapts: as a meta-test does if `deterministic`, else as collection."""
 
   def make_process(self, agent: Agent, run: Run) -> LearningProcess:

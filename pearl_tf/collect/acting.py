@@ -11,10 +11,11 @@ import tensorflow as tf
 from tf_agents.policies import tf_policy
 from tf_agents.trajectories import time_step as ts
 
+from pearl_tf.collect import actor
 from pearl_tf.data import specs, types
 
 
-class Acting:
+class Acting(actor.BelievingActor):
   """A policy and an inference function, traced once for any number of sessions."""
 
   def __init__(
@@ -62,22 +63,25 @@ class Acting:
     self,
     observation: np.ndarray,
     step_type: np.ndarray,
-    policy_state: types.PolicyState,
+    reward: np.ndarray,
+    state: types.PolicyState,
     seed: np.ndarray,
-  ) -> tuple[np.ndarray, np.ndarray]:
+  ) -> tuple[np.ndarray, types.PolicyState]:
     """Chooses one action per session.
 
     Args:
       observation: `[B, O] float32`.
       step_type: `[B] int32`, TF-Agents step types; latents are redrawn where FIRST.
-      policy_state: arrays with leading dimension `[B]`.
+      reward: not used.
+      state: arrays with leading dimension `[B]`.
       seed: `[2] int32`.
 
     Returns:
-      Actions `[B, A] float32` in [-1, 1] and the latents in force `[B, Z] float32`.
+      Actions `[B, A] float32` in [-1, 1] and the state with the latents in force.
     """
-    action, latent = self._act(observation, step_type, policy_state, seed)
-    return action.numpy(), latent.numpy()
+    del reward
+    action, latent = self._act(observation, step_type, state, seed)
+    return action.numpy(), state._replace(latent=latent.numpy())
 
   def infer(self, contexts: Sequence[types.Episode]) -> types.Posterior:
     """Infers one belief per context.

@@ -5,12 +5,13 @@ becomes of an episode (replay, scores) is the caller's business, through a callb
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import tensorflow as tf
 from tf_agents.trajectories import time_step as ts
 
-from pearl_tf.collect import acting, session
+from pearl_tf.collect import actor, session
 from pearl_tf.data import types
 from pearl_tf.environments import gymnasium_adapter
 
@@ -25,7 +26,7 @@ class FinishedEpisode(NamedTuple):
     index: 0-based number of the episode within its phase.
     in_context: whether it joined the session's context.
     adapted: whether the belief came from the context (False: the prior).
-    policy_state: latent `[Z]` and posterior `[Z]` in force, numpy.
+    state: what the session carried at its end, the actor's nest without leading dimension.
     episode: its `S` transitions.
     success: whether it succeeded, 1 or 0; None where the environment does not say.
   """
@@ -36,7 +37,7 @@ class FinishedEpisode(NamedTuple):
   index: int
   in_context: bool
   adapted: bool
-  policy_state: types.PolicyState
+  state: Any
   episode: types.Episode
   success: float | None = None
 
@@ -83,13 +84,13 @@ class Rollout:
   def __init__(
     self,
     environments: Sequence[gymnasium_adapter.GymnasiumAdapter],
-    acting_fns: acting.Acting,
+    acting_fns: actor.Actor,
   ):
     """Prepares one slot per environment.
 
     Args:
       environments: as many sessions run in parallel; each must have a time limit.
-      acting_fns: the compiled policy and inference.
+      acting_fns: acts and adapts.
 
     Raises:
       ValueError: if there is no environment or one without `max_episode_steps`.
@@ -100,15 +101,12 @@ class Rollout:
       if environment.max_episode_steps is None:
         raise ValueError(f'{environment.name} has no max_episode_steps: an episode might never end')
     self._slots = [_Slot(environment) for environment in environments]
-    self._acting = acting_fns
-    self._prior = acting_fns.prior()
-    num_slots, latent_size = len(self._slots), len(self._prior.mean)
+    self._actor = acting_fns
+    num_slots = len(self._slots)
     observation_size = environments[0].observation_spec().shape[0]
     self._observation = np.zeros([num_slots, observation_size], np.float32)
     self._step_type = np.zeros([num_slots], np.int32)
-    self._latent = np.zeros([num_slots, latent_size], np.float32)
-    self._mean = np.zeros([num_slots, latent_size], np.float32)
-    self._variance = np.zeros([num_slots, latent_size], np.float32)
+    self._reward = np.zeros([num_slots], np.float32)
 
   def run(
     self,
@@ -141,6 +139,12 @@ class Rollout:
     )
     environment_seeds = session_seeds.generate_state(len(sessions))
     waiting = list(enumerate(sessions))[::-1]
+    # Anew at every run: what a session begins with may have been trained meanwhile.
+    initial = self._actor.initial_state(1)
+    self._initial = tf.nest.flatten(tf.nest.map_structure(lambda part: part[0], initial))
+    self._state = tf.nest.map_structure(
+      lambda part: np.repeat(part, len(self._slots), axis=0), initial
+    )
 
     def start_next(slot_index: int) -> bool:
       while waiting:
@@ -148,12 +152,13 @@ class Rollout:
         if next_session.phase is not None:
           slot = self._slots[slot_index]
           slot.start_session(index, next_session, int(environment_seeds[index]))
+          self._reward[slot_index] = 0.0
           self._start_episode(slot_index, to_prior=True)
           return True
       return False
 
     active = [slot for slot in range(len(self._slots)) if start_next(slot)]
-    self._infer_where_due(active, random)
+    self._adapt_where_due(active, random)
     num_steps = 0
     while active:
       ended = self._step(active, random)
@@ -163,19 +168,18 @@ class Rollout:
       finished = [slot for slot in ended if self._slots[slot].session.phase is None]
       idle = [slot for slot in finished if not start_next(slot)]
       active = [slot for slot in active if slot not in idle]
-      self._infer_where_due([slot for slot in ended if slot not in idle], random)
+      self._adapt_where_due([slot for slot in ended if slot not in idle], random)
     return num_steps
 
   def _step(self, active: list[int], random: np.random.Generator) -> list[int]:
     """Takes one environment step in every active slot; returns the slots whose episode ended."""
-    policy_state = types.PolicyState(
-      self._latent[active], types.Posterior(self._mean[active], self._variance[active])
-    )
+    state = self._read(active)
     seed = random.integers(np.iinfo(np.int32).max, size=2, dtype=np.int32)
     observation = self._observation[active]
-    actions, self._latent[active] = self._acting.act(
-      observation, self._step_type[active], policy_state, seed
+    actions, after = self._actor.act(
+      observation, self._step_type[active], self._reward[active], state, seed
     )
+    self._write(active, state, after)
     ended = []
     for row, slot_index in enumerate(active):
       slot = self._slots[slot_index]
@@ -188,6 +192,7 @@ class Rollout:
       slot.record(observation[row], actions[row], time_step)
       self._observation[slot_index] = time_step.observation
       self._step_type[slot_index] = time_step.step_type
+      self._reward[slot_index] = slot.environment.context_reward
       if time_step.step_type == ts.StepType.LAST:
         ended.append(slot_index)
     return ended
@@ -204,10 +209,7 @@ class Rollout:
       index=current.episodes_in_phase,
       in_context=current.phase.in_context,
       adapted=current.adapted,
-      policy_state=types.PolicyState(
-        self._latent[slot_index].copy(),
-        types.Posterior(self._mean[slot_index].copy(), self._variance[slot_index].copy()),
-      ),
+      state=tf.nest.map_structure(lambda part: part[slot_index].copy(), self._state),
       episode=episode,
       success=slot.environment.success,
     )
@@ -226,14 +228,24 @@ class Rollout:
     self._observation[slot_index] = time_step.observation
     self._step_type[slot_index] = time_step.step_type
     if to_prior:
-      self._mean[slot_index] = self._prior.mean
-      self._variance[slot_index] = self._prior.variance
+      for part, first in zip(tf.nest.flatten(self._state), self._initial, strict=True):
+        part[slot_index] = first
 
-  def _infer_where_due(self, slots: list[int], random: np.random.Generator) -> None:
-    """Replaces the beliefs of all slots whose session asks for it, in one call."""
+  def _read(self, slots: list[int]) -> Any:
+    return tf.nest.map_structure(lambda part: part[slots], self._state)
+
+  def _write(self, slots: list[int], before: Any, after: Any) -> None:
+    """Keeps what an actor made of what it was given; a part that it gave back is not copied."""
+    parts = (tf.nest.flatten(nest) for nest in (self._state, before, after))
+    for kept, given, changed in zip(*parts, strict=True):
+      if changed is not given:
+        kept[slots] = changed
+
+  def _adapt_where_due(self, slots: list[int], random: np.random.Generator) -> None:
+    """Adapts all slots whose session asks for it, in one call."""
     due = [slot for slot in slots if self._slots[slot].session.needs_inference]
     if not due:
       return
-    posterior = self._acting.infer([self._slots[slot].session.context(random) for slot in due])
-    self._mean[due] = posterior.mean
-    self._variance[due] = posterior.variance
+    contexts = [self._slots[slot].session.context(random) for slot in due]
+    state = self._read(due)
+    self._write(due, state, self._actor.adapt(state, contexts, random))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pearl_tf.collect import schedule
+from pearl_tf.collect import actor, schedule
 from pearl_tf.data import types
 from pearl_tf.replay import batch_rule
 
@@ -71,30 +71,26 @@ class Session:
     self._update_belief_rule()
     return False
 
-  def context(self, random: np.random.Generator) -> types.Episode:
-    """Returns the transitions to infer the belief from, by the rule of the current phase.
+  def context(self, random: np.random.Generator) -> list[types.Episode]:
+    """Returns what to adapt to, by the rule of the current phase.
 
     Args:
       random: draws the sub-sample where the phase asks for one.
 
     Returns:
-      Transitions `[N, ...]`: all of the context in order, or `context_size` drawn with replacement
-      by the phase's `context_sampling`.
+      All episodes of the context in order, or one of `context_size` transitions, drawn with
+      replacement by the phase's `context_sampling`.
     """
     size = self.phase.context_size
     if size is None:
-      return _concatenated(self._context)
+      return list(self._context)
     if self.phase.context_sampling == batch_rule.TRAJECTORIES:
       # As many as are needed if all have one transition; the rest is cut off.
       chosen = random.integers(len(self._context), size=size)
       lengths = np.cumsum([len(self._context[i].reward) for i in chosen])
       needed = int(np.searchsorted(lengths, size)) + 1
-      drawn = _concatenated([self._context[i] for i in chosen[:needed]])
-      return types.Episode(*(column[:size] for column in drawn))
-    everything = _concatenated(self._context)
+      drawn = actor.joined([self._context[i] for i in chosen[:needed]])
+      return [types.Episode(*(column[:size] for column in drawn))]
+    everything = actor.joined(self._context)
     rows = random.integers(len(everything.reward), size=size)
-    return types.Episode(*(column[rows] for column in everything))
-
-
-def _concatenated(episodes: Sequence[types.Episode]) -> types.Episode:
-  return types.Episode(*(np.concatenate(columns) for columns in zip(*episodes, strict=True)))
+    return [types.Episode(*(column[rows] for column in everything))]

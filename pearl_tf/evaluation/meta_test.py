@@ -28,8 +28,8 @@ class Trajectory(NamedTuple):
     dense_return: undiscounted sum of dense rewards.
     length: transitions.
     adapted: whether the latent came from the posterior given earlier trajectories.
-    latent: `[Z] float32`, the hypothesis acted on.
-    posterior: mean and variance `[Z]` the latent was drawn from.
+    latent: `[Z] float32`, the hypothesis acted on; None of a method that has none.
+    posterior: mean and variance `[Z]` the latent was drawn from; None likewise.
     observations: `[S + 1, O] float32`, the path.
     success: whether it succeeded, 1 or 0; None where the environment does not say.
   """
@@ -41,8 +41,8 @@ class Trajectory(NamedTuple):
   dense_return: float
   length: int
   adapted: bool
-  latent: np.ndarray
-  posterior: types.Posterior
+  latent: np.ndarray | None
+  posterior: types.Posterior | None
   observations: np.ndarray
   success: float | None = None
 
@@ -166,8 +166,8 @@ def _trajectory(finished: rollout.FinishedEpisode, repeat: int) -> Trajectory:
     dense_return=float(np.sum(episode.reward, dtype=np.float64)),
     length=len(episode.reward),
     adapted=finished.adapted,
-    latent=finished.policy_state.latent,
-    posterior=finished.policy_state.posterior,
+    latent=getattr(finished.state, 'latent', None),
+    posterior=getattr(finished.state, 'posterior', None),
     observations=np.concatenate([episode.observation, episode.next_observation[-1:]]),
     success=finished.success,
   )

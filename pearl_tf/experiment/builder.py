@@ -8,7 +8,7 @@ import functools
 import logging
 
 from pearl_tf.agents import builder as agents_builder
-from pearl_tf.collect import acting, rollout
+from pearl_tf.collect import actor, rollout
 from pearl_tf.data import files, seeds, specs
 from pearl_tf.environments import gymnasium_adapter
 from pearl_tf.experiment import experiment as experiment_lib
@@ -108,7 +108,7 @@ class Builder:
     self.method.check_evaluation(agent, self.meta_test.context_sampling)
     return agent
 
-  def make_actor(self, *, deterministic: bool) -> acting.Acting:
+  def make_actor(self, *, deterministic: bool) -> actor.Actor:
     """Returns what acts as a meta-test does, or as collection."""
     return self.method.make_actor(self.domain, self.agent, deterministic=deterministic)
 

@@ -63,7 +63,8 @@ class Evaluation:
       'test/returns_by_trajectory': plots.returns_by_trajectory({'test tasks': self._newest})
     }
     environment = self._builder.environments(1)[0].gymnasium_env
-    if meta_env.attribute(environment, 'is_plane', False):
+    has_belief = self._newest.trajectories[0].posterior is not None
+    if has_belief and meta_env.attribute(environment, 'is_plane', False):
       drawn['test/adaptation'] = adaptation_plot.adaptation(self._newest.trajectories)
     return drawn
 

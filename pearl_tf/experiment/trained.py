@@ -107,16 +107,17 @@ class Trained:
       A function from an observation `[O]` to an action `[A] float32` in [-1, 1].
     """
     random = np.random.default_rng(seeds.sequence(seed, seeds.Stream.META_TEST))
-    belief = self._actor.prior() if belief is None else belief
-    belief = types.Posterior(*(part[np.newaxis] for part in belief))
-    latent, step_type = np.zeros_like(belief.mean), ts.StepType.FIRST
+    state, step_type = self._actor.initial_state(1), ts.StepType.FIRST
+    if belief is not None:
+      state = state._replace(posterior=types.Posterior(*(part[np.newaxis] for part in belief)))
 
     def act(observation: np.ndarray) -> np.ndarray:
-      nonlocal latent, step_type
-      action, latent = self._actor.act(
+      nonlocal state, step_type
+      action, state = self._actor.act(
         np.asarray(observation, np.float32)[np.newaxis],
         np.array([step_type], np.int32),
-        types.PolicyState(latent, belief),
+        np.zeros(1, np.float32),
+        state,
         random.integers(2**31, size=2, dtype=np.int32),
       )
       step_type = ts.StepType.MID

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import gymnasium
 import numpy as np
 
+from pearl_tf.collect import actor
 from pearl_tf.data import types
 from pearl_tf.environments import gymnasium_adapter, meta_env
 
@@ -131,7 +132,7 @@ def line_tasks(number: int) -> list[types.Task]:
   return Line().sample_tasks(number, seed=0)
 
 
-class ScriptedActing:
+class ScriptedActing(actor.BelievingActor):
   """Acts and infers by formulas of one session's own data, whatever the other sessions do.
 
   The belief's mean is the mean context reward, its variance the number of transitions it came from;
@@ -154,13 +155,13 @@ class ScriptedActing:
     """Returns a mean that no context has and a variance of zero."""
     return types.Posterior(np.array([self.PRIOR_MEAN], np.float32), np.zeros(1, np.float32))
 
-  def act(self, observation, step_type, policy_state, seed):
-    """Returns actions `[B, 1]` and latents `[B, 1]`."""
-    del seed
+  def act(self, observation, step_type, reward, state, seed):
+    """Returns actions `[B, 1]` and the state with latents `[B, 1]`."""
+    del reward, seed
     self.batches.append(len(observation))
-    drawn = self.draw(policy_state.posterior.mean, policy_state.posterior.variance)
-    latent = np.where(step_type[:, np.newaxis] == 0, drawn, policy_state.latent)
-    return self.action(observation, latent), latent
+    drawn = self.draw(state.posterior.mean, state.posterior.variance)
+    latent = np.where(step_type[:, np.newaxis] == 0, drawn, state.latent)
+    return self.action(observation, latent), state._replace(latent=latent)
 
   def infer(self, contexts: Sequence[types.Episode]) -> types.Posterior:
     """Returns beliefs `[K, 1]`."""

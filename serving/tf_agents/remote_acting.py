@@ -1,6 +1,7 @@
 """Acting and inference of our roll-outs, done by a server: `RemoteActing` for the meta-test.
 
-It has the three methods of the library's `Acting` (`prior`, `act`, `infer`), so that
+It has the methods of the library's `Acting` (`prior`, `infer`; `initial_state`, `act`, `adapt`), so
+that
 
     rollout.Rollout(environments, remote_acting.RemoteActing(connection))
 
@@ -29,6 +30,13 @@ class Posterior(NamedTuple):
 
   mean: np.ndarray
   variance: np.ndarray
+
+
+class PolicyState(NamedTuple):
+  """What a session carries: a latent `[..., L] float32` and the belief it was drawn from."""
+
+  latent: np.ndarray
+  posterior: Posterior
 
 
 class RemoteActing:
@@ -66,25 +74,46 @@ class RemoteActing:
     """Returns the belief before any evidence, `[L]`."""
     return Posterior(self._prior.mean, self._prior.variance)
 
+  def initial_state(self, batch_size: int) -> PolicyState:
+    """Returns the prior for a number of sessions."""
+    prior = Posterior(*(np.tile(part, [batch_size, 1]) for part in self.prior()))
+    return PolicyState(np.zeros_like(prior.mean), prior)
+
+  def adapt(self, state: PolicyState, episodes_by_session, random) -> PolicyState:
+    """Replaces the beliefs by those that the server infers from all episodes of each session."""
+    del random
+    contexts = [
+      type(own[0])(*(np.concatenate(columns) for columns in zip(*own, strict=True)))
+      for own in episodes_by_session
+    ]
+    return state._replace(posterior=self.infer(contexts))
+
   def act(
-    self, observation: np.ndarray, step_type: np.ndarray, policy_state: Any, seed: np.ndarray
-  ) -> tuple[np.ndarray, np.ndarray]:
+    self,
+    observation: np.ndarray,
+    step_type: np.ndarray,
+    reward: np.ndarray,
+    state: Any,
+    seed: np.ndarray,
+  ) -> tuple[np.ndarray, Any]:
     """Chooses one action per session.
 
     Args:
       observation: `[B, O] float32`.
       step_type: `[B] int32`, 0 at the first step of an episode, where the latent is redrawn.
-      policy_state: has `latent` `[B, L]` and `posterior` with `mean` and `variance` `[B, L]`.
+      reward: not used.
+      state: has `latent` `[B, L]` and `posterior` with `mean` and `variance` `[B, L]`.
       seed: `[2] int32`.
 
     Returns:
-      Actions `[B, A] float32` in [-1, 1] and the latents in force `[B, L] float32`.
+      Actions `[B, A] float32` in [-1, 1] and the state with the latents in force.
     """
-    latent = policy_state.latent
+    del reward
+    latent = state.latent
     is_first = np.asarray(step_type) == 0
     if is_first.any():
       # All rows are drawn, as the local policy does: the numbers depend on how many there are.
-      drawn = self._draw(policy_state.posterior.mean, policy_state.posterior.variance, seed).numpy()
+      drawn = self._draw(state.posterior.mean, state.posterior.variance, seed).numpy()
       latent = np.where(is_first[:, np.newaxis], drawn, latent)
     tags = np.full([len(latent)], self._prior.latent_tag, np.int64)
     inputs = {'observation': observation, 'z': latent, 'latent_tag': tags}
@@ -93,7 +122,7 @@ class RemoteActing:
     signature = 'act' if self._deterministic else 'act_sample'
     budget = channel.budget(self._connection.deadlines, 'act')
     _, outputs = beliefs.run(self._connection, signature, inputs, budget, self.version)
-    return outputs['action'], latent
+    return outputs['action'], state._replace(latent=latent)
 
   def infer(self, contexts: Sequence[Any]) -> Posterior:
     """Infers one belief per context.

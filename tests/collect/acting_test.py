@@ -10,6 +10,7 @@ from pearl_tf.testing import test_case
 
 DOMAIN = specs.DomainSpec(observation_size=3, action_size=2)
 FIRST, MID = 0, 1
+NO_REWARD = np.zeros(4, np.float32)
 
 
 def make(deterministic=True) -> tuple[acting.Acting, actor.LatentActor]:
@@ -74,9 +75,9 @@ class ActingTest(test_case.TestCase):
   def test_latents_change_at_first_steps_only(self):
     before = state(self.random, 3)
     observation = self.random.normal(size=(3, 3)).astype(np.float32)
-    _, latent = self.acting.act(
-      observation, np.array([MID, FIRST, MID], np.int32), before, np.array([1, 2], np.int32)
-    )
+    steps = np.array([MID, FIRST, MID], np.int32)
+    _, after = self.acting.act(observation, steps, NO_REWARD, before, np.array([1, 2], np.int32))
+    latent = after.latent
     self.assertAllEqual(latent[[0, 2]], before.latent[[0, 2]])
     self.assertNotAllClose(latent[1], before.latent[1])
 
@@ -84,9 +85,11 @@ class ActingTest(test_case.TestCase):
     before = state(self.random, 4)
     observation = self.random.normal(size=(4, 3)).astype(np.float32)
     steps = np.full(4, MID, np.int32)
-    actions, latent = self.acting.act(observation, steps, before, np.array([1, 2], np.int32))
-    again, _ = self.acting.act(observation, steps, before, np.array([3, 4], np.int32))
-    parameters, _ = self.actor((observation, latent))
+    actions, after = self.acting.act(
+      observation, steps, NO_REWARD, before, np.array([1, 2], np.int32)
+    )
+    again, _ = self.acting.act(observation, steps, NO_REWARD, before, np.array([3, 4], np.int32))
+    parameters, _ = self.actor((observation, after.latent))
     self.assertAllClose(actions, np.tanh(parameters.mean.numpy()), atol=1e-6)
     self.assertAllEqual(actions, again)
     self.assertAllClose(actions, actor.mean_action(parameters).numpy(), atol=1e-6)
@@ -98,7 +101,10 @@ class ActingTest(test_case.TestCase):
     steps = np.full(4, FIRST, np.int32)
 
     def act(seed):
-      return collecting.act(observation, steps, before, np.array([seed, 7], np.int32))
+      action, after = collecting.act(
+        observation, steps, NO_REWARD, before, np.array([seed, 7], np.int32)
+      )
+      return action, after.latent
 
     for first, second in zip(act(1), act(1), strict=True):
       self.assertAllEqual(first, second)

@@ -126,8 +126,8 @@ class RolloutTest(test_case.TestCase):
     for episodes in finished:
       context = []
       for episode in episodes:
-        mean, variance = episode.policy_state.posterior
-        self.assertEqual(episode.policy_state.latent, acting.draw(mean, variance))
+        mean, variance = episode.state.posterior
+        self.assertEqual(episode.state.latent, acting.draw(mean, variance))
         if episode.adapted:
           self.assertEqual(variance, len(np.concatenate(context)))
         else:
@@ -274,9 +274,9 @@ class RolloutTest(test_case.TestCase):
     types_seen = []
 
     class Watching(fakes.ScriptedActing):
-      def act(self, observation, step_type, policy_state, seed):
+      def act(self, observation, step_type, reward, state, seed):
         types_seen.extend(step_type.tolist())
-        return super().act(observation, step_type, policy_state, seed)
+        return super().act(observation, step_type, reward, state, seed)
 
     run(fakes.line_tasks(1), num_environments=1, phases=VISIT[:1], acting=Watching())
     self.assertEqual(types_seen, ([int(ts.StepType.FIRST)] + 4 * [int(ts.StepType.MID)]) * 2)

@@ -53,7 +53,7 @@ class SessionTest(test_case.TestCase):
     current = session.Session(TASK, phases)
     run(current, [4, 4, 4])  # One of each; the extra phase goes on.
     self.assertTrue(current.needs_inference)
-    drawn = current.context(np.random.default_rng(0))
+    (drawn,) = current.context(np.random.default_rng(0))
     self.assertLen(drawn.reward, 200)
     self.assertEqual(
       set(drawn.context_reward.tolist()), {0.0, 1.0, 2.0, 3.0, 100.0, 101.0, 102.0, 103.0}
@@ -65,7 +65,7 @@ class SessionTest(test_case.TestCase):
     current = session.Session(TASK, [phase])
     current.finish_episode(episode(0, 3))
     random = np.random.default_rng(0)
-    drawn = np.stack([current.context(random).reward for _ in range(3000)])
+    drawn = np.stack([current.context(random)[0].reward for _ in range(3000)])
     self.assertEqual(drawn.shape, (3000, 6))  # Six draws of three: with replacement.
     self.assertGreater(len(np.unique(drawn[:50], axis=0)), 25)
     counts = np.bincount(drawn.astype(int).ravel(), minlength=3)
@@ -83,7 +83,7 @@ class SessionTest(test_case.TestCase):
     random = np.random.default_rng(0)
     counts = np.zeros([2, 3])  # Of the first and, where there is room, the second trajectory.
     for _ in range(1500):
-      drawn = current.context(random)
+      (drawn,) = current.context(random)
       self.assertAllEqual(drawn.observation[:, 0], drawn.reward)  # Rows stay whole.
       rewards, numbers = drawn.reward.astype(int), []
       self.assertLen(rewards, size)
@@ -104,7 +104,7 @@ class SessionTest(test_case.TestCase):
     current = session.Session(TASK, [phase])
     run(current, [2, 3])
     whole = current.context(np.random.default_rng(0))
-    self.assertAllEqual(whole.reward, [0, 1, 100, 101, 102])
+    self.assertEqual([one.reward.tolist() for one in whole], [[0, 1], [100, 101, 102]])
 
   def test_steps_are_counted_by_whole_episodes_of_any_length(self):
     phase = schedule.Phase('p', 10, None, in_context=True)

@@ -9,6 +9,7 @@ import imageio.v2
 import numpy as np
 from absl.testing import absltest, parameterized
 
+from pearl_tf.collect import actor
 from pearl_tf.data import types
 from pearl_tf.environments import half_cheetah, point_robot
 from pearl_tf.evaluation import meta_test
@@ -20,7 +21,7 @@ GOAL = np.array([0.6, -0.8], np.float32)
 STEPS = 4
 
 
-class GoalActing:
+class GoalActing(actor.BelievingActor):
   """Walks to its latent; the belief is a Gaussian around `GOAL` that narrows with the context."""
 
   def prior(self):
@@ -31,21 +32,21 @@ class GoalActing:
     mean = GOAL * sizes / (1 + sizes)
     return types.Posterior(mean, np.broadcast_to(1 / (1 + sizes) ** 2, mean.shape))
 
-  def act(self, observation, step_type, policy_state, seed):
-    noise = np.random.default_rng(seed).standard_normal(policy_state.latent.shape)
-    belief = policy_state.posterior
+  def act(self, observation, step_type, reward, state, seed):
+    noise = np.random.default_rng(seed).standard_normal(state.latent.shape)
+    belief = state.posterior
     drawn = belief.mean + np.sqrt(belief.variance) * noise
-    latent = np.where(step_type[:, None] == 0, drawn, policy_state.latent).astype(np.float32)
+    latent = np.where(step_type[:, None] == 0, drawn, state.latent).astype(np.float32)
     action = (latent - observation) / point_robot.MAX_STEP
-    return np.clip(action, -1, 1).astype(np.float32), latent
+    return np.clip(action, -1, 1).astype(np.float32), state._replace(latent=latent)
 
 
 class RestlessActing(GoalActing):
   """Does something in the six joints of a half-cheetah."""
 
-  def act(self, observation, step_type, policy_state, seed):
+  def act(self, observation, step_type, reward, state, seed):
     drawn = np.random.default_rng(seed).uniform(-1, 1, (len(observation), 6))
-    return drawn.astype(np.float32), policy_state.latent
+    return drawn.astype(np.float32), state
 
 
 class Screen(fakes.Line):

@@ -198,7 +198,8 @@ class Filmer:
     earlier_returns: Sequence[float],
   ) -> frame.Caption:
     acted_on = source(finished)
-    belief, latent = scene.belief or finished.policy_state.posterior, finished.policy_state.latent
+    belief = scene.belief or getattr(finished.state, 'posterior', None)
+    latent = getattr(finished.state, 'latent', None)
     return frame.Caption(
       task=self._environment.describe_task(finished.task),
       trajectory=finished.index,
@@ -209,7 +210,7 @@ class Filmer:
       earlier_returns=earlier_returns,
       belief=belief,
       belief_title=scene.belief_title or acted_on,
-      belief_limit=frame.belief_limit(belief, latent),
+      belief_limit=0 if belief is None else frame.belief_limit(belief, latent),
       latent=latent,
     )
 

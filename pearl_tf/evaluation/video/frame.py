@@ -45,7 +45,7 @@ class Caption(NamedTuple):
     step: transitions of this trajectory so far.
     episode_return: sum of rewards so far.
     earlier_returns: returns of the trajectories before this one.
-    belief: mean and variance `[Z]` to show.
+    belief: mean and variance `[Z]` to show; None of a method that has none.
     belief_title: what this belief is given.
     belief_limit: the axis reaches from minus this to this; see `belief_limit`.
     latent: `[Z]`, the hypothesis acted on.
@@ -58,10 +58,10 @@ class Caption(NamedTuple):
   step: int
   episode_return: float
   earlier_returns: Sequence[float]
-  belief: types.Posterior
+  belief: types.Posterior | None
   belief_title: str
   belief_limit: int
-  latent: np.ndarray
+  latent: np.ndarray | None
 
 
 def compose(scene: np.ndarray | Image.Image, caption: Caption) -> np.ndarray:
@@ -197,7 +197,8 @@ def _draw_panel(caption: Caption) -> Image.Image:
   canvas.text((_MARGIN, top), 'Return', size=12, color=PALE_INK)
   canvas.text((_MARGIN, top + 15), format_return(caption.episode_return), size=26, bold=True)
   _draw_earlier(canvas, caption, top + 50)
-  _draw_belief(canvas, caption, color)
+  if caption.belief is not None:
+    _draw_belief(canvas, caption, color)
   return canvas.finish()
 
 

@@ -96,9 +96,11 @@ def destinations(
   position = np.tile(np.asarray(start, np.float32), (len(latent), 1))
   # Any but the first, at which a policy would draw latents of its own.
   step_type = np.full(len(latent), ts.StepType.MID, np.int32)
+  no_reward = np.zeros(len(latent), np.float32)
   for _ in range(num_steps):
     seed = random.integers(np.iinfo(np.int32).max, size=2, dtype=np.int32)
-    action, _ = acting_fns.act(position, step_type, types.PolicyState(latent, unused), seed)
+    state = types.PolicyState(latent, unused)
+    action, _ = acting_fns.act(position, step_type, no_reward, state, seed)
     position = position + point_robot.MAX_STEP * np.clip(action, -1, 1)
   return position.reshape(len(beliefs), NUM_SAMPLES, 2)
 

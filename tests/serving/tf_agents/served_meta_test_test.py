@@ -42,8 +42,8 @@ def returns(result):
 
 
 class WithOtherLatents(remote_acting.RemoteActing):
-  def act(self, observation, step_type, policy_state, seed):
-    return super().act(observation, step_type, policy_state, seed + 1)
+  def act(self, observation, step_type, reward, state, seed):
+    return super().act(observation, step_type, reward, state, seed + 1)
 
 
 class ServedMetaTestTest(test_case.TestCase):
@@ -158,17 +158,20 @@ class ServedMetaTestTest(test_case.TestCase):
     step_type = np.ones([rows], np.int32)
     step_type[7] = 0
     seed = np.array([3, 4], np.int32)
-    action, latent = remote.act(observation, step_type, state, seed)
+    reward = np.zeros([rows], np.float32)
+    action, after = remote.act(observation, step_type, reward, state, seed)
     self.assertEqual(action.shape, (rows, 2))
-    self.assertAllEqual(np.flatnonzero(latent.any(axis=1)), [7])  # Drawn at the first step only.
+    self.assertAllEqual(
+      np.flatnonzero(after.latent.any(axis=1)), [7]
+    )  # Drawn at the first step only.
     sampling = remote_acting.RemoteActing(connection, deterministic=False)
-    sampled, _ = sampling.act(observation, step_type, state, seed)
-    again, _ = sampling.act(observation, step_type, state, seed)
+    sampled, _ = sampling.act(observation, step_type, reward, state, seed)
+    again, _ = sampling.act(observation, step_type, reward, state, seed)
     self.assertAllEqual(sampled, again)
     self.assertNotAllClose(sampled, action)
     # Another version does not take over: a score is that of one model.
     exported_model.export_small(directory, seed=1)
-    kept, _ = remote.act(observation, step_type, state, seed)
+    kept, _ = remote.act(observation, step_type, reward, state, seed)
     self.assertAllClose(kept, action)
 
   def test_session_and_driver_against_the_real_model(self):
