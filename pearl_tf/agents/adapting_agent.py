@@ -7,6 +7,7 @@ stages. The outer step is the subclass's.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+import gin
 import numpy as np
 import tensorflow as tf
 
@@ -17,6 +18,7 @@ from pearl_tf.networks import flat_gaussian
 PRE, POST = 'pre', 'post'
 
 
+@gin.configurable(denylist=['domain', 'train_step_counter', 'seed'])
 class AdaptingAgent(tf.Module):
   """Meta-parameters and one inner step of policy gradient.
 
