@@ -1,12 +1,11 @@
 """What the builders of ProMP and MAML have in common: two phases, one before and one after."""
 
-import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 
 import gin
 import tensorflow as tf
 
-from pearl_tf.agents import adapting_actor, adapting_agent, builder, on_policy, training
+from pearl_tf.agents import adapting_actor, adapting_agent, builder, on_policy
 from pearl_tf.collect import schedule
 from pearl_tf.data import specs
 
@@ -52,10 +51,6 @@ class AdaptingBuilder:
     self._episodes_per_stage = episodes_per_stage
     self._steps_per_iteration = steps_per_iteration
 
-  def unread(self, sizes: training.Training) -> Iterable[tuple[Callable, Sequence[str] | None]]:
-    del sizes
-    return [(training.Training, on_policy.UNREAD)]
-
   def check(self, agent: adapting_agent.AdaptingAgent, run: builder.Run) -> None:
     self.make_process(agent, run)
 
@@ -76,11 +71,7 @@ class AdaptingBuilder:
     self,
     agent: adapting_agent.AdaptingAgent,
     run: builder.Run,
-    *,
-    restore_from: pathlib.Path | None = None,
-    scratch_directory: pathlib.Path | None = None,
   ) -> on_policy.OnPolicyTraining:
-    del restore_from, scratch_directory
     steps = self._episodes_per_stage * run.training.max_episode_steps
     return on_policy.OnPolicyTraining(
       agent,

@@ -4,7 +4,6 @@ A round of collection is what the next gradient steps learn from; no replay keep
 interrupted collects the iteration again: the same seed and parameters give the same episodes.
 """
 
-import pathlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -15,19 +14,6 @@ import tensorflow as tf
 from pearl_tf.agents import builder, learner
 from pearl_tf.collect import actor, collector, rollout, schedule, session
 from pearl_tf.data import seeds, types
-
-# What of `training.Training` no method without a replay reads.
-UNREAD = (
-  'gradient_steps_per_iteration',
-  'meta_batch_size',
-  'context_size',
-  'batch_size',
-  'context_sampling',
-  'batch_sampling',
-  'context_source',
-  'replay_capacity',
-  'steps_per_call',
-)
 
 
 class OnPolicyAgent(Protocol):
@@ -127,9 +113,6 @@ class OnPolicyTraining:
 
   def restore(self, state: dict[str, Any]) -> None:
     del state
-
-  def save_replay(self, directory: pathlib.Path) -> None:
-    del directory
 
   def close(self) -> None:
     pass

@@ -1,12 +1,11 @@
 """RL2 put together."""
 
-import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 
 import gin
 import tensorflow as tf
 
-from pearl_tf.agents import builder, on_policy, training
+from pearl_tf.agents import builder, on_policy
 from pearl_tf.agents.rl2 import actor, agent
 from pearl_tf.collect import schedule
 from pearl_tf.data import specs
@@ -48,10 +47,6 @@ class RL2Builder:
     self._trials_per_iteration = trials_per_iteration
     self._episodes_per_trial = episodes_per_trial
 
-  def unread(self, sizes: training.Training) -> Iterable[tuple[Callable, Sequence[str] | None]]:
-    del sizes
-    return [(training.Training, on_policy.UNREAD)]
-
   def check(self, learner: agent.RL2Agent, run: builder.Run) -> None:
     self.make_process(learner, run)
 
@@ -72,11 +67,7 @@ class RL2Builder:
     self,
     learner: agent.RL2Agent,
     run: builder.Run,
-    *,
-    restore_from: pathlib.Path | None = None,
-    scratch_directory: pathlib.Path | None = None,
   ) -> on_policy.OnPolicyTraining:
-    del restore_from, scratch_directory
     steps = self._episodes_per_trial * run.training.max_episode_steps
     return on_policy.OnPolicyTraining(
       learner,
