@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
+from pearl_tf.data import files
 from pearl_tf.testing import test_case
 from serving import errors
 from serving.frontend import health, options, process, text_config
@@ -352,6 +353,13 @@ class OtherServersTest(test_case.TestCase):
     contract_server.wait_for(
       lambda: 'two' in models.names() and models.is_ready(), 'the new list to be in force'
     )
+
+  def test_a_folder_that_tensorflow_takes_for_a_pattern_is_refused(self):
+    with (
+      self.assertRaisesRegex(files.FileError, r'--model_base_path=.*net=\[8,8\] has \[ \] in'),
+      toy_server.serving(model_base_path=str(self.temp_dir() / 'net=[8,8]')),
+    ):
+      pass
 
   def test_missing_config_file(self):
     with (

@@ -1,0 +1,217 @@
+"""Makes the page of results and its figures from the curves kept in docs/results/data.
+
+  python -m trainers.results             # writes docs/results/README.md and the figures
+  python -m trainers.results --check     # fails where the page is another than the data give
+  python -m trainers.results --add=runs/vel-0 --name=cheetah_vel    # keeps a run's curve first
+
+A curve is data/<configuration>/seed<k>.jsonl; about.json beside it says what was run. No number of
+the page is typed by hand.
+"""
+
+import json
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from absl import app, flags
+
+from pearl_tf.programs import program
+
+_METRIC = 'test/final_return'
+# What a curve keeps of a run's metrics.
+_KEPT = (
+  'iteration',
+  'env_steps',
+  'gradient_steps',
+  _METRIC,
+  'train/final_return',
+  'test/success_rate',
+  'posterior/variance',
+  'loss/kl',
+  'q/mean',
+  'policy/entropy_weight',
+  'compute/bits',
+)
+WINDOW = 5
+_DIGITS = 4
+
+
+class Result(NamedTuple):
+  """The curves of one configuration.
+
+  Attributes:
+    name: of the configuration.
+    about: `order`, `title`, `command`, `note` and, where a curve is published, `reference`.
+    seeds: lines of each curve by seed.
+  """
+
+  name: str
+  about: dict[str, Any]
+  seeds: dict[int, list[dict[str, Any]]]
+
+
+def define_flags() -> None:
+  """Defines the options; not on import, so that tests may import several programs at once."""
+  flags.DEFINE_string('root', 'docs/results', 'Folder of the page; the data are in data/ below it.')
+  flags.DEFINE_bool(
+    'check', False, 'Write nothing; fail if the page is another than the data give.'
+  )
+  flags.DEFINE_string('add', None, 'Run folder whose thinned metrics are kept as a curve.')
+  flags.DEFINE_string('name', None, 'With --add: configuration, the folder in data/.')
+
+
+def add(root: pathlib.Path, run: str, name: str) -> pathlib.Path:
+  """Keeps the thinned metrics of a run; returns the file.
+
+  Args:
+    root: folder of the page.
+    run: run folder.
+    name: configuration.
+  """
+  from pearl_tf.data import files
+  from pearl_tf.experiment import metrics, run_folder
+
+  path = root / 'data' / name / f'seed{run_folder.RunFolder(run).seed}.jsonl'
+  lines = [thinned(record) for record in metrics.read(run) if record.get(_METRIC) is not None]
+  files.write_text(path, ''.join(json.dumps(line) + '\n' for line in lines))
+  return path
+
+
+def thinned(record: dict[str, Any]) -> dict[str, Any]:
+  """Returns what a curve keeps of a line of metrics, numbers rounded."""
+  line = {name: record[name] for name in _KEPT if record.get(name) is not None}
+  line['hours'] = record['time/total_hours']
+  return {
+    name: round(value, _DIGITS) if isinstance(value, float) else value
+    for name, value in line.items()
+  }
+
+
+def load(root: pathlib.Path) -> list[Result]:
+  """Returns all results, in the order of the page."""
+  results = []
+  for about in (root / 'data').glob('*/about.json'):
+    seeds = {}
+    for path in sorted(about.parent.glob('seed*.jsonl')):
+      lines = path.read_text().splitlines()
+      seeds[int(path.stem.removeprefix('seed'))] = [json.loads(line) for line in lines]
+    results.append(Result(about.parent.name, json.loads(about.read_text()), seeds))
+  return sorted(results, key=lambda result: result.about['order'])
+
+
+def trailing_means(returns: Sequence[float]) -> list[float]:
+  """Returns the means of each evaluation and the four before it, from the fifth evaluation on."""
+  return [sum(returns[end - WINDOW : end]) / WINDOW for end in range(WINDOW, len(returns) + 1)]
+
+
+def page(results: Sequence[Result]) -> str:
+  """Returns the text of README.md."""
+  return ''.join(_page(results))
+
+
+def _page(results: Sequence[Result]) -> Iterator[str]:
+  yield f"""# Results
+
+Made by `python -m trainers.results` from the curves in [data](data); nothing here is typed by hand.
+Return is the final return of [the algorithm page](../algorithm.md): the last trajectory of a
+meta-test, averaged over repeats and test tasks. One evaluation is noisy, so what counts is the mean
+of {WINDOW} evaluations in a row, for our curves and for the peer's alike. No curve was chosen among
+seeds. The peer is `x35f/meta_rl` (PEARL on SAC with automatic entropy, one seed, an RTX 3080), see
+[reference curves](../../pearl_tf/evaluation/reference_curves/README.md).
+
+| configuration | seed | env steps | hours | best mean of {WINDOW} | last mean of {WINDOW} | \
+peer's best within as many env steps |
+|---|---|---|---|---|---|---|
+"""
+  for result in results:
+    for seed, lines in result.seeds.items():
+      yield _row(result, seed, lines)
+  yield """
+Hours are wall clock of all processes of a run, on two cores of an AMD EPYC without a GPU that were
+shared with other work: upper bounds, and no benchmark.
+"""
+  for result in results:
+    about = result.about
+    yield f"""
+## {about['title']}
+
+```bash
+{about['command']}
+```
+
+![Test return against env steps and hours]({result.name}.png)
+
+{about['note']}
+"""
+
+
+def _row(result: Result, seed: int, lines: Sequence[dict[str, Any]]) -> str:
+  means = trailing_means([line[_METRIC] for line in lines])
+  last = lines[-1]
+  peer = _peer(result.about.get('reference'), last['env_steps'])
+  best, newest = (f'{max(means):.1f}', f'{means[-1]:.1f}') if means else ('-', '-')
+  return (
+    f'| {result.about["title"]} | {seed} | {last["env_steps"] / 1000:.0f}k | {last["hours"]:.2f} | '
+    f'**{best}** | {newest} | {peer} |\n'
+  )
+
+
+def _peer(domain: str | None, env_steps: int) -> str:
+  from pearl_tf.evaluation.reference_curves import reference
+
+  if domain is None:
+    return '-'
+  curve = reference.load(domain)[0]
+  means = trailing_means(curve.test_return[curve.env_steps <= env_steps].tolist())
+  return f'{max(means):.1f}' if means else '-'
+
+
+def draw(root: pathlib.Path, results: Sequence[Result]) -> None:
+  """Draws a figure for each configuration, all seeds of it in one."""
+  from pearl_tf.evaluation import plots
+
+  for result in results:
+    curves = [
+      plots.curve_from_metrics(
+        result.about['title'], [line | {'time/total_hours': line['hours']} for line in lines]
+      )
+      for lines in result.seeds.values()
+    ]
+    plots.learning_curve(
+      curves, root / f'{result.name}.png', reference=result.about.get('reference')
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+  """Adds, writes or checks."""
+  if len(argv) > 1:
+    raise app.UsageError(f'unexpected arguments {argv[1:]}; every option starts with --')
+  from pearl_tf.data import files
+
+  options = flags.FLAGS
+  root = pathlib.Path(options.root)
+  if options.add is not None:
+    if options.name is None:
+      raise app.UsageError('--add needs --name, the configuration')
+    print(f'kept as {add(root, options.add, options.name)}')
+  results = load(root)
+  text, path = page(results), root / 'README.md'
+  if options.check:
+    if path.read_text() != text:
+      sys.exit(f'error: {path} is another than the data give: run python -m trainers.results')
+    print(f'{path} follows from the data')
+    return
+  files.write_text(path, text)
+  draw(root, results)
+  print(f'wrote {path} and {len(results)} figures')
+
+
+def run() -> None:
+  """Entry point of the console script."""
+  define_flags()
+  program.run(main)
+
+
+if __name__ == '__main__':
+  run()
