@@ -25,7 +25,7 @@ BEHIND_THE_WIRE = (
   'serving/frontend/',
   'serving/model_server/',
   'serving/server.py',
-  'serving/tf_agents/',
+  'serving/tf_agents/remote_policy.py',
   'serving/verification/',
   'serving/verify_export.py',
 )

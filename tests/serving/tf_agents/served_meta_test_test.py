@@ -15,7 +15,7 @@ from pearl_tf.testing import exported_model, small_run, test_case
 from serving import client
 from serving.frontend import embedded
 from serving.frontend import options as server_options
-from serving.tf_agents import remote_acting, remote_policy
+from serving.tf_agents import remote_actor, remote_policy
 
 GENEROUS = client.Deadlines(connect=60.0, act=60.0, adapt=60.0, begin=60.0)
 # Long enough for the latent to matter, not so long that actions stay at their bounds.
@@ -41,7 +41,7 @@ def returns(result):
   return [trajectory.episode_return for trajectory in result.trajectories]
 
 
-class WithOtherLatents(remote_acting.RemoteActing):
+class WithOtherLatents(remote_actor.RemoteActor):
   def act(self, observation, step_type, reward, state, seed):
     return super().act(observation, step_type, reward, state, seed + 1)
 
@@ -87,7 +87,7 @@ class ServedMetaTestTest(test_case.TestCase):
     connection = self.serve(root / 'export')
     served = protocol.run(
       builder.tasks.test,
-      rollout.Rollout(builder.environments(4), remote_acting.RemoteActing(connection)),
+      rollout.Rollout(builder.environments(4), remote_actor.RemoteActor(connection)),
       seed=seed,
     )
     self.assert_same(local, served)
@@ -126,7 +126,7 @@ class ServedMetaTestTest(test_case.TestCase):
     protocol = meta_test.MetaTest(num_repeats=2, steps_per_repeat=60)
     results = [
       protocol.run(tasks, rollout.Rollout(environments(3), each), seed=SEED)
-      for each in (local, remote_acting.RemoteActing(connection))
+      for each in (local, remote_actor.RemoteActor(connection))
     ]
     self.assert_same(*results)
 
@@ -146,7 +146,7 @@ class ServedMetaTestTest(test_case.TestCase):
   def test_acting_alone(self):
     directory = exported_model.export_small(self.temp_dir())
     connection = self.serve(directory)
-    remote = remote_acting.RemoteActing(connection)
+    remote = remote_actor.RemoteActor(connection)
     self.assertAllEqual(remote.prior().mean, np.zeros(5))
     self.assertAllEqual(remote.prior().variance, np.ones(5))
     rows = 600  # More than a server takes at once.
@@ -164,7 +164,7 @@ class ServedMetaTestTest(test_case.TestCase):
     self.assertAllEqual(
       np.flatnonzero(after.latent.any(axis=1)), [7]
     )  # Drawn at the first step only.
-    sampling = remote_acting.RemoteActing(connection, deterministic=False)
+    sampling = remote_actor.RemoteActor(connection, deterministic=False)
     sampled, _ = sampling.act(observation, step_type, reward, state, seed)
     again, _ = sampling.act(observation, step_type, reward, state, seed)
     self.assertAllEqual(sampled, again)
