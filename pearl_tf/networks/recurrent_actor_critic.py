@@ -129,7 +129,7 @@ class RecurrentActorCritic(tf.Module):
       ],
       axis=-1,
     )
-    hidden, state = self._gru(embedded, initial_state=state)
+    hidden, state = self._gru(embedded, initial_state=tf.convert_to_tensor(state))
     features = self._features(tf.nn.relu(hidden))
     mean = self._mean(self._actor_hidden(features))
     policy = flat_gaussian.Gaussian(mean, tf.broadcast_to(self._log_std, tf.shape(mean)))

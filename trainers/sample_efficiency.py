@@ -1,0 +1,133 @@
+"""Compares the env steps that PEARL and the baselines need, from the curves in docs/results/data.
+
+  python -m trainers.sample_efficiency      # writes docs/results/sample_efficiency.json and figures
+
+The rule is that of `pearl_tf.evaluation.sample_efficiency`. A domain is compared as soon as curves
+of one of its baselines, such as data/cheetah_dir_promp, and of PEARL are there.
+"""
+
+import json
+import pathlib
+import sys
+from typing import Any
+
+from absl import app, flags
+
+from pearl_tf.programs import program
+
+_METHODS = ('promp', 'maml', 'rl2')
+_PEARL = ('plus', 'sac')  # Variants; the one of the domain's own name is the authors'.
+
+
+def define_flags() -> None:
+  """Defines the options; not on import, so that tests may import several programs at once."""
+  flags.DEFINE_string('root', 'docs/results', 'Folder of the page; the data are in data/ below it.')
+
+
+def write(root: pathlib.Path) -> list[pathlib.Path]:
+  """Writes the comparison of every domain and its figure; returns the files.
+
+  Args:
+    root: folder with the data, and of what is written.
+
+  Raises:
+    FileNotFoundError: if no domain has curves of both.
+  """
+  from pearl_tf.data import files
+  from pearl_tf.evaluation import sample_efficiency
+
+  curves = {
+    folder.name: [
+      sample_efficiency.curve([json.loads(line) for line in path.read_text().splitlines()])
+      for path in sorted(folder.glob('seed*.jsonl'))
+    ]
+    for folder in sorted((root / 'data').iterdir())
+    if folder.is_dir()
+  }
+  domains = sorted({name.rpartition('_')[0] for name in curves if name.endswith(_METHODS)})
+  report, written = {}, [root / 'sample_efficiency.json']
+  for domain in domains:
+    baselines = {m: curves[f'{domain}_{m}'] for m in _METHODS if f'{domain}_{m}' in curves}
+    ours = {'PEARL': curves.get(domain)}
+    ours |= {f'PEARL, {v}': curves.get(f'{domain}_{v}') for v in _PEARL}
+    ours = {label: found for label, found in ours.items() if found}
+    if not ours:
+      continue
+    report[domain] = {
+      label: {m: sample_efficiency.compare(theirs, found) for m, theirs in baselines.items()}
+      for label, found in ours.items()
+    }
+    written.append(root / f'{domain}_sample_efficiency.png')
+    sample_efficiency.figure(baselines | ours, written[-1], title=domain)
+  if not report:
+    raise FileNotFoundError(
+      f'{root / "data"} has curves of PEARL and of a baseline for no domain; keep one with '
+      'trainers.results --add=RUN --name=cheetah_dir_promp'
+    )
+  files.write_text(written[0], json.dumps(report, indent=1) + '\n')
+  return written
+
+
+def table(report: dict[str, Any]) -> str:
+  """Returns the comparison as a table of Markdown."""
+  lines = [
+    '| domain | PEARL | baseline | level | baseline env steps | PEARL env steps | ratio | '
+    'still rising | seeds |',
+    '| --- | --- | --- | --- | --- | --- | --- | --- | --- |',
+  ]
+  for domain, by_variant in report.items():
+    for variant, by_method in by_variant.items():
+      for method, row in by_method.items():
+        cells = (
+          domain,
+          variant,
+          method,
+          f'{row["level"]:.0f}',
+          _steps(row['baseline_env_steps']),
+          _steps(row['pearl_env_steps']),
+          _ratio(row),
+          'yes' if row['still_rising'] else 'no',
+          f'{row["seeds"][0]} and {row["seeds"][1]}',
+        )
+        lines.append(f'| {" | ".join(cells)} |')
+  return '\n'.join(lines) + '\n'
+
+
+def _steps(found: list[float] | None) -> str:
+  return 'not reached' if found is None else f'{found[1]:,.0f}'
+
+
+def _ratio(row: dict[str, Any]) -> str:
+  words = []
+  if row['bound'] == 'between':
+    high = '' if row['ratio_high'] is None else f' to {row["ratio_high"]:.1f}'
+    words.append(f'{row["ratio"]:.1f} ({row["ratio_low"]:.1f}{high})')
+  elif row['bound'] == '<':
+    words.append(f'below {row["ratio"]:.1f}')
+  if row['ratio_at_least'] is not None:
+    words.append(f'at least {row["ratio_at_least"]:.1f} to reach {row["pearl_level"]:.0f}')
+  return '; '.join(words) or 'unknown'
+
+
+def main(argv: list[str]) -> None:
+  """Writes the files and prints the table."""
+  if len(argv) > 1:
+    raise app.UsageError(f'unexpected arguments {argv[1:]}; every option starts with --')
+  root = pathlib.Path(flags.FLAGS.root)
+  try:
+    written = write(root)
+  except (FileNotFoundError, ValueError) as error:
+    sys.exit(f'error: {error}')
+  print(table(json.loads(written[0].read_text())))
+  for path in written:
+    print(f'wrote {path}')
+
+
+def run() -> None:
+  """Entry point of the console script."""
+  define_flags()
+  program.run(main)
+
+
+if __name__ == '__main__':
+  run()
