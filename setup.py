@@ -89,6 +89,7 @@ setuptools.setup(
     'pearl_tf.evaluation': ['reference_curves/*'],
     'trainers': ['configs/**/*.gin', 'deploy/**/*'],
     'serving': ['deploy/**/*'],
+    'serving.client': ['pearl.proto', 'py.typed'],
   },
   classifiers=[
     'License :: OSI Approved :: Apache Software License',
