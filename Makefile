@@ -1,18 +1,17 @@
-# The front door: `make demo` and `make test`. Both first make .venv from setup.py and
+# The front door: `make demo` and `make test`. All targets first make .venv from setup.py and
 # constraints.txt, again whenever one of the two is newer than the last finished installation.
 
 PYTHON ?= python3.11
 EXTRAS ?= dev,media,metaworld,serving
 # Passed on to the program a target runs, as in: make demo ARGS=--seed=1
 ARGS ?=
-# Test processes side by side, 0 for one and the same: each starts TensorFlow anew, and TensorFlow
-# uses all cores anyway, so that on two cores two processes gain nothing.
-WORKERS ?= 0
+# Test processes side by side, TensorFlow on one thread in each; 0 for this one and no other.
+WORKERS ?= 2
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint benchmark clean
+.PHONY: help setup demo test check lint benchmark clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,6 +24,7 @@ Targets:
   make setup      make or update .venv and nothing else
   make demo       train PEARL on point robots, adapt to unseen tasks, serve the result
   make test       lint, then all tests
+  make check      lint, then the quick tests, for the work in between
   make lint       ruff (lint and format) and the import contracts
   make benchmark  time the gradient step, sampling and collection; measure memory
   make clean      remove .venv, caches and build outputs; runs/ stays
@@ -66,10 +66,17 @@ demo: $(STAMP)
 benchmark: $(STAMP)
 	@$(BIN)/python -m trainers.benchmark $(ARGS)
 
-# Processes that a test kills cannot remove their temporary files.
+# In a temporary folder of their own: processes that a test kills cannot remove their files.
+PYTEST := folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; TMPDIR=$$folder \
+  TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 OMP_NUM_THREADS=1 \
+  $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
+QUICK := collect data environments inference networks policies replay style
+
 test: lint
-	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
-	  TMPDIR=$$folder $(BIN)/python -m pytest --numprocesses=$(WORKERS) $(ARGS)
+	@$(PYTEST) $(ARGS)
+
+check: lint
+	@$(PYTEST) $(addprefix tests/,$(QUICK)) -k 'not metaworld' $(ARGS)
 
 lint: $(STAMP)
 	@$(BIN)/python -m ruff check .
