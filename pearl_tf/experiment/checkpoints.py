@@ -88,13 +88,10 @@ class Checkpoints:
     return final
 
   def _place(self, number: int) -> pathlib.Path:
-    """Returns a free name; one of the same number is removed once the new one is there."""
-    final = self._directory / f'{self._prefix}-{number:012d}'
-    again = 2
-    while final.exists():
-      final = self._directory / f'{self._prefix}-{number:012d}.{again}'
-      again += 1
-    return final
+    """Returns a free name that sorts last; older ones of the same number are removed later."""
+    same = [path for path in self.all() if number_of(path) == number]
+    suffix = f'.{_order(same[-1])[1] + 1}' if same else ''
+    return self._directory / f'{self._prefix}-{number:012d}{suffix}'
 
   def drop_after(self, number: int) -> None:
     """Removes the checkpoints of a higher number, whose future is gone."""
@@ -113,7 +110,7 @@ class Checkpoints:
 
   def all(self) -> list[pathlib.Path]:
     """Returns the folders of all complete checkpoints, oldest first."""
-    return sorted(self._directory.glob(f'{self._prefix}-*'), key=lambda path: path.name.split('.'))
+    return sorted(self._directory.glob(f'{self._prefix}-*'), key=_order)
 
   def latest(self) -> pathlib.Path | None:
     """Returns the newest checkpoint, None if there is none."""
@@ -159,7 +156,13 @@ def restore(checkpoint: pathlib.Path, variables: dict[str, Any], *, partial: boo
 
 def number_of(checkpoint: pathlib.Path) -> int:
   """Returns the number a checkpoint was saved under."""
-  return int(checkpoint.name.rpartition('-')[2].partition('.')[0])
+  return _order(checkpoint)[0]
+
+
+def _order(checkpoint: pathlib.Path) -> tuple[int, int]:
+  """Returns the number a checkpoint was saved under, and which one of that number it is."""
+  number, _, again = checkpoint.name.rpartition('-')[2].partition('.')
+  return int(number), int(again or 1)
 
 
 def _num_bytes(variables: dict[str, Any]) -> int:

@@ -54,7 +54,7 @@ class Progress:
     collect_returns: mean return per phase of the current iteration's data.
     scalar_sums: sums of the training scalars over the current iteration.
     num_summed: training steps in those sums.
-    num_saves: checkpoints written so far; numbers them.
+    num_saves: checkpoints written so far.
     seconds: wall-clock seconds by activity, all processes of the run together.
     replay_writer: state of the learning process.
   """
@@ -371,7 +371,7 @@ class LocalLoop:
     self._progress.process = self._process.state()
     self._progress.num_saves += 1
     self._latest.save(
-      self._progress.num_saves,
+      self.gradient_steps,  # Which number the best ones, exports and films, too.
       self._variables(),
       dataclasses.asdict(self._progress),
     )

@@ -230,7 +230,7 @@ def restore(
     root_dir: the run folder.
     checkpoint: 'latest', 'best' (highest mean of five evaluations on
       training tasks so far), or the name of a folder in
-      `checkpoints/` or its number.
+      `checkpoints/` or its number, the gradient step.
 
   Returns:
     The builder, whose agent is restored, and the folder of the checkpoint.
@@ -265,6 +265,6 @@ def _named(folder: run_folder.RunFolder, checkpoint: str) -> pathlib.Path:
   if checkpoint.isdecimal():
     numbers = [*folder.checkpoints.glob(f'{LATEST}-*'), *folder.checkpoints.glob(f'{BEST}-*')]
     found = [path for path in numbers if checkpoints.number_of(path) == int(checkpoint)]
-    if len(found) == 1:
+    if found:  # All of one gradient step have the same agent.
       return found[0]
   return folder.checkpoints / checkpoint

@@ -70,6 +70,14 @@ class CheckpointsTest(test_case.TestCase):
     self.assertLen(list(self.directory.iterdir()), 2)
     self.assert_intact(100)
 
+  def test_the_last_one_of_a_number_is_the_newest(self):
+    for iteration in range(12):
+      path = self.saved.save(5, {'net': Net(5.0)}, {'iteration': iteration})
+      self.assertEqual(self.saved.latest(), path)
+      self.assertEqual(checkpoints.progress(path), {'iteration': iteration})
+      self.assertEqual(checkpoints.number_of(path), 5)
+    self.assertLen(self.saved.all(), 2)
+
   def test_kinds_do_not_disturb_each_other(self):
     best = checkpoints.Checkpoints(self.directory, prefix='best', keep=1)
     self.save(1)

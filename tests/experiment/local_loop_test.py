@@ -10,7 +10,7 @@ from absl.testing import absltest, parameterized
 from pearl_tf.agents import learner
 from pearl_tf.collect import collector
 from pearl_tf.environments import gymnasium_adapter
-from pearl_tf.experiment import checkpoints, local_loop, metrics, run_folder
+from pearl_tf.experiment import checkpoints, local_loop, metrics, run_folder, trained
 from pearl_tf.testing import fakes, small_run, test_case
 
 
@@ -60,7 +60,10 @@ class LocalLoopTest(test_case.TestCase):
     self.assertEqual(progress['best_return'], max(returns[0], float(np.mean(returns))))
     names = sorted(path.name for path in (self.root / 'checkpoints').iterdir())
     self.assertEqual(names[0][:5], 'best-')
-    self.assertLen(names, 3)  # The best and the two latest.
+    # By gradient steps, as the best one.
+    self.assertEqual(names[1:], ['latest-000000000080', 'latest-000000000120'])
+    for number in (80, 120):
+      self.assertEqual(trained.load(self.root, str(number)).name, f'latest-{number:012d}')
     tasks = json.loads((self.root / 'tasks.json').read_text())
     self.assertEqual((len(tasks['train']), len(tasks['test'])), (4, 2))
 
