@@ -49,6 +49,7 @@ class _Slot:
     self.environment = environment
     self.session: session.Session | None = None
     self.session_index = -1
+    self.before_episode: tuple[list[np.ndarray], float] = [], 0.0
     self._columns = types.Episode([], [], [], [], [], [])
 
   def start_session(self, index: int, new_session: session.Session, seed: int) -> None:
@@ -179,6 +180,10 @@ class Rollout:
     actions, after = self._actor.act(
       observation, self._step_type[active], self._reward[active], state, seed
     )
+    for row in np.flatnonzero(self._step_type[active] == ts.StepType.FIRST):
+      slot_index = active[row]
+      carried = [part[row].copy() for part in tf.nest.flatten(state)]
+      self._slots[slot_index].before_episode = carried, self._reward[slot_index]
     self._write(active, state, after)
     ended = []
     for row, slot_index in enumerate(active):
@@ -187,6 +192,9 @@ class Rollout:
         time_step = slot.environment.step(actions[row])
       except gymnasium_adapter.UnsoundEpisode as fault:
         slot.drop_episode(fault)
+        carried, self._reward[slot_index] = slot.before_episode
+        for part, before in zip(tf.nest.flatten(self._state), carried, strict=True):
+          part[slot_index] = before
         self._start_episode(slot_index, to_prior=False)
         continue
       slot.record(observation[row], actions[row], time_step)

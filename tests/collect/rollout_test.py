@@ -263,6 +263,32 @@ class RolloutTest(test_case.TestCase):
     self.assertEqual(counts.num_episodes, len(finished) + counts.num_dropped)
     self.assertBetween(num_steps - 5 * len(finished), counts.num_dropped, 5 * counts.num_dropped)
 
+  def test_what_a_session_carries_forgets_an_episode_that_is_thrown_away(self):
+    class Counting:
+      def initial_state(self, batch_size):
+        return {'steps': np.zeros([batch_size, 1], np.float32)}
+
+      def act(self, observation, step_type, reward, state, seed):
+        return np.zeros_like(observation), {'steps': state['steps'] + 1}
+
+      def adapt(self, state, episodes_by_session, random):
+        return state
+
+    counts = tolerance.Tolerance()
+    adapters = [
+      gymnasium_adapter.GymnasiumAdapter(
+        fakes.UnstableLine(), max_episode_steps=5, tolerance=counts
+      )
+      for _ in range(3)
+    ]
+    phases = [schedule.Phase('all', 50, None, in_context=True)]
+    sessions = [session.Session(task, phases) for task in fakes.line_tasks(9)]
+    finished = []
+    rollout.Rollout(adapters, Counting()).run(sessions, seed=SEED, on_episode=finished.append)
+    self.assertGreater(counts.num_dropped, 0)
+    for one in finished:
+      self.assertAllEqual(one.state['steps'], [5 * (one.index + 1)])
+
   def test_an_episode_has_to_end(self):
     endless = gymnasium_adapter.GymnasiumAdapter(fakes.Line())
     with self.assertRaisesRegex(ValueError, 'Line has no max_episode_steps'):
