@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pearl_tf.collect import rollout, schedule, session
-from pearl_tf.data import types
-from pearl_tf.replay import batch_rule, writer
+from pearl_tf.data import sampling_scheme, types
+from pearl_tf.replay import writer
 
 
 class Collected(NamedTuple):
@@ -33,7 +33,7 @@ class Collector:
     collect_schedule: schedule.CollectSchedule,
     *,
     context_size: int,
-    context_sampling: str = batch_rule.TRANSITIONS,
+    context_sampling: str = sampling_scheme.TRANSITIONS,
   ):
     """Connects a rollout with a replay.
 

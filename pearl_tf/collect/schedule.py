@@ -8,7 +8,7 @@ import dataclasses
 
 import gin
 
-from pearl_tf.replay import batch_rule
+from pearl_tf.data import sampling_scheme
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Phase:
   num_prior_episodes: int | None
   in_context: bool
   context_size: int | None = None
-  context_sampling: str = batch_rule.TRANSITIONS
+  context_sampling: str = sampling_scheme.TRANSITIONS
 
   def __post_init__(self):
     if self.num_steps < 0:
@@ -50,9 +50,9 @@ class Phase:
       raise ValueError(
         f'phase {self.name!r}: context_size must be positive, got {self.context_size}'
       )
-    if self.context_sampling not in batch_rule.SAMPLINGS:
+    if self.context_sampling not in sampling_scheme.SAMPLINGS:
       raise ValueError(
-        f'phase {self.name!r}: context_sampling must be one of {batch_rule.SAMPLINGS}, '
+        f'phase {self.name!r}: context_sampling must be one of {sampling_scheme.SAMPLINGS}, '
         f'got {self.context_sampling!r}'
       )
 
@@ -99,7 +99,7 @@ class CollectSchedule:
     return [Phase('initial', self.initial_steps, num_prior_episodes=None, in_context=True)]
 
   def visit_phases(
-    self, context_size: int, context_sampling: str = batch_rule.TRANSITIONS
+    self, context_size: int, context_sampling: str = sampling_scheme.TRANSITIONS
   ) -> list[Phase]:
     """Returns the phases of one visit to a task.
 

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pearl_tf.collect import actor, schedule
-from pearl_tf.data import types
-from pearl_tf.replay import batch_rule
+from pearl_tf.data import sampling_scheme, types
 
 
 class Session:
@@ -84,7 +83,7 @@ class Session:
     size = self.phase.context_size
     if size is None:
       return list(self._context)
-    if self.phase.context_sampling == batch_rule.TRAJECTORIES:
+    if self.phase.context_sampling == sampling_scheme.TRAJECTORIES:
       # As many as are needed if all have one transition; the rest is cut off.
       chosen = random.integers(len(self._context), size=size)
       lengths = np.cumsum([len(self._context[i].reward) for i in chosen])

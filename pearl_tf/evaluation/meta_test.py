@@ -13,8 +13,7 @@ import gin
 import numpy as np
 
 from pearl_tf.collect import rollout, schedule, session
-from pearl_tf.data import seeds, types
-from pearl_tf.replay import batch_rule
+from pearl_tf.data import sampling_scheme, seeds, types
 
 
 class Trajectory(NamedTuple):
@@ -97,7 +96,7 @@ class MetaTest:
   steps_per_repeat: int = 600
   num_exploration_episodes: int = 1
   context_size: int | None = None
-  context_sampling: str = batch_rule.TRANSITIONS
+  context_sampling: str = sampling_scheme.TRANSITIONS
 
   def __post_init__(self):
     least = {'num_repeats': 1, 'steps_per_repeat': 1, 'num_exploration_episodes': 0}

@@ -12,12 +12,12 @@ import gin
 import numpy as np
 import tensorflow as tf
 
-from pearl_tf.data import types
-from pearl_tf.replay import batch_rule, index_rings, packing, trajectory_rings
+from pearl_tf.data import sampling_scheme, types
+from pearl_tf.replay import index_rings, packing, trajectory_rings
 
 _MAX_INT32 = 2**31 - 1
 MAX_CAPACITY = _MAX_INT32 // 2
-_PAPER = batch_rule.BatchRule()
+_PAPER = sampling_scheme.SamplingScheme()
 
 
 @gin.configurable(denylist=['layout', 'num_tasks', 'capacity', 'name'])
@@ -230,12 +230,12 @@ class ReplayCache(tf.Module):
     meta_batch_size: int,
     context_size: int,
     batch_size: int,
-    rule: batch_rule.BatchRule = _PAPER,
+    scheme: sampling_scheme.SamplingScheme = _PAPER,
   ) -> types.MetaBatch:
     """Draws one training batch: a pure function of contents and seed.
 
     Tasks are drawn uniformly with replacement among all tasks; then, for each, context and RL
-    transitions are drawn. By the default rule these are uniform, with replacement and independent
+    transitions are drawn. By the default scheme these are uniform, with replacement and independent
     of each other (algorithm 1 of the paper; the authors' code does the same).
 
     Args:
@@ -243,7 +243,7 @@ class ReplayCache(tf.Module):
       meta_batch_size: `T`.
       context_size: `N`, context transitions per task.
       batch_size: `B`, RL transitions per task.
-      rule: How context and RL transitions are drawn.
+      scheme: How context and RL transitions are drawn.
 
     Returns:
       A `MetaBatch`. Drawing from an empty task fails with `InvalidArgumentError` (division by
@@ -254,11 +254,11 @@ class ReplayCache(tf.Module):
       task = tf.random.stateless_uniform(
         [meta_batch_size], seeds[0], 0, self._num_tasks, tf.int32, alg='philox'
       )
-      transitions = self._draw('replay', rule.batch_sampling, seeds[2], task, batch_size)
-      if rule.context_source == batch_rule.RL_BATCH:
+      transitions = self._draw('replay', scheme.batch_sampling, seeds[2], task, batch_size)
+      if scheme.context_source == sampling_scheme.RL_BATCH:
         context = self._layout.unpack_context(transitions)
       else:
-        context = self.sample_context(seeds[1], task, context_size, rule=rule)
+        context = self.sample_context(seeds[1], task, context_size, scheme=scheme)
       return types.MetaBatch(
         task=tf.cast(task, tf.int64),
         context=context,
@@ -271,23 +271,23 @@ class ReplayCache(tf.Module):
     task_indices: tf.Tensor,
     context_size: int,
     *,
-    rule: batch_rule.BatchRule = _PAPER,
+    scheme: sampling_scheme.SamplingScheme = _PAPER,
   ) -> types.ContextBatch:
-    """Draws context of given tasks, by the default rule uniformly with replacement.
+    """Draws context of given tasks, by the default scheme uniformly with replacement.
 
     Args:
       seed: `[2] int32`.
       task_indices: `[T]` integers.
       context_size: `N`.
-      rule: Its `context_sampling` says how to draw, its `context_source` where from.
+      scheme: Its `context_sampling` says how to draw, its `context_source` where from.
 
     Returns:
       A `ContextBatch` of leading dimensions `[T, N]`.
     """
     with tf.device('/CPU:0'):
       tasks = tf.cast(task_indices, tf.int32)
-      rings = 'context' if rule.context_source == batch_rule.RECENT else 'replay'
-      rows = self._draw(rings, rule.context_sampling, seed, tasks, context_size)
+      rings = 'context' if scheme.context_source == sampling_scheme.RECENT else 'replay'
+      rows = self._draw(rings, scheme.context_sampling, seed, tasks, context_size)
       return self._layout.unpack_context(rows)
 
   def _rings(self, name: str) -> list[index_rings.IndexRings]:
@@ -301,7 +301,7 @@ class ReplayCache(tf.Module):
   ) -> tf.Tensor:
     """Returns `[T, num_rows, W]` rows of the tasks."""
     rows, trajectories = self._rings(name)
-    chosen = trajectories if sampling == batch_rule.TRAJECTORIES else rows
+    chosen = trajectories if sampling == sampling_scheme.TRAJECTORIES else rows
     return tf.gather(self._pool, chosen.sample(seed, tasks, num_rows))
 
   def trajectories(self, task_index: int) -> Iterator[tuple[np.ndarray, bool]]:
@@ -356,7 +356,7 @@ class CacheSampler:
     meta_batch_size: int,
     context_size: int,
     batch_size: int,
-    rule: batch_rule.BatchRule = _PAPER,
+    scheme: sampling_scheme.SamplingScheme = _PAPER,
   ):
     """Fixes the sizes.
 
@@ -365,10 +365,10 @@ class CacheSampler:
       meta_batch_size: `T`, tasks per batch.
       context_size: `N`, context transitions per task.
       batch_size: `B`, RL transitions per task.
-      rule: How context and RL transitions are drawn.
+      scheme: How context and RL transitions are drawn.
 
     Raises:
-      ValueError: If a size is not positive or contradicts the rule.
+      ValueError: If a size is not positive or contradicts the scheme.
     """
     self._sizes = {
       'meta_batch_size': meta_batch_size,
@@ -378,8 +378,8 @@ class CacheSampler:
     for key, size in self._sizes.items():
       if size < 1:
         raise ValueError(f'ReplayCache.{key} must be positive, got {size}.')
-    rule.check_sizes(context_size=context_size, batch_size=batch_size)
-    self._rule = rule
+    scheme.check_sizes(context_size=context_size, batch_size=batch_size)
+    self._scheme = scheme
     self._cache = cache
 
   def check_ready(self) -> None:
@@ -392,4 +392,4 @@ class CacheSampler:
     Args:
       seed: `[2] int32`.
     """
-    return self._cache.sample(seed, rule=self._rule, **self._sizes)
+    return self._cache.sample(seed, scheme=self._scheme, **self._sizes)

@@ -8,11 +8,10 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from pearl_tf.agents import learner
-from pearl_tf.data import seeds
+from pearl_tf.data import sampling_scheme, seeds
 from pearl_tf.experiment import builder as builder_lib
 from pearl_tf.experiment import config, local_loop, metrics, trained
 from pearl_tf.experiment import experiment as experiment_lib
-from pearl_tf.replay import batch_rule
 from pearl_tf.testing import small_run, test_case
 
 ORDERED = (
@@ -115,7 +114,8 @@ class OrderTest(test_case.TestCase):
     builder = self._build()
     process = builder.make_process()
     self.addCleanup(process.close)
-    self.assertEqual(process.learner.sampler._rule, batch_rule.BatchRule('trajectories'))
+    expected = sampling_scheme.SamplingScheme('trajectories')
+    self.assertEqual(process.learner.sampler._scheme, expected)
     phases = process.collector._phases
     self.assertEqual([phase.context_sampling for phase in phases[1:]], ['trajectories'] * 2)
 

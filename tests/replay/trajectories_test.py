@@ -11,13 +11,14 @@ import tensorflow as tf
 from absl.testing import absltest, parameterized
 from scipy import stats
 
-from pearl_tf.replay import batch_rule, packing
+from pearl_tf.data import sampling_scheme
 from pearl_tf.replay import cache as cache_lib
+from pearl_tf.replay import packing
 from pearl_tf.testing import test_case
 
 _LAYOUT = packing.PackedLayout(2, 1)
 _MIN_P_VALUE = 1e-3
-_ORDERED = batch_rule.BatchRule('trajectories', 'trajectories')
+_ORDERED = sampling_scheme.SamplingScheme('trajectories', 'trajectories')
 
 
 def _rows(task: int, first: int, num_rows: int) -> np.ndarray:
@@ -143,15 +144,17 @@ class TrajectoriesTest(test_case.TestCase):
     return cache, trajectories
 
   @parameterized.product(
-    wrap=(False, True), size=(5, 40), rule=(_ORDERED, batch_rule.BatchRule('trajectories'))
+    wrap=(False, True),
+    size=(5, 40),
+    scheme=(_ORDERED, sampling_scheme.SamplingScheme('trajectories')),
   )
-  def test_context_is_ordered_uniform_over_trajectories_and_unmixed(self, wrap, size, rule):
+  def test_context_is_ordered_uniform_over_trajectories_and_unmixed(self, wrap, size, scheme):
     lengths = ((1, 2, 17), (9, 9), (30, 5, 1, 1))
     cache, trajectories = self._filled(lengths, wrap=wrap)
     cache.check_ready()
     sample = tf.function(
       lambda seed: cache.sample(
-        seed, meta_batch_size=300, context_size=size, batch_size=size, rule=rule
+        seed, meta_batch_size=300, context_size=size, batch_size=size, scheme=scheme
       )
     )
     first, second = ([[] for _ in lengths] for _ in range(2))
@@ -175,8 +178,8 @@ class TrajectoriesTest(test_case.TestCase):
 
   def test_batches_of_whole_trajectories(self):
     cache, trajectories = self._filled(((7, 3), (4, 4, 11)), wrap=True)
-    rule = batch_rule.BatchRule(batch_sampling='trajectories')
-    batch = cache.sample([1, 2], meta_batch_size=50, context_size=30, batch_size=30, rule=rule)
+    scheme = sampling_scheme.SamplingScheme(batch_sampling='trajectories')
+    batch = cache.sample([1, 2], meta_batch_size=50, context_size=30, batch_size=30, scheme=scheme)
     independent = 0
     for task, numbers, context in zip(
       batch.task.numpy(),
@@ -192,30 +195,30 @@ class TrajectoriesTest(test_case.TestCase):
 
   def test_context_and_batch_are_drawn_independently(self):
     cache, _ = self._filled(((6, 6, 6, 6),), wrap=False)
-    batch = cache.sample([1, 2], meta_batch_size=800, context_size=6, batch_size=6, rule=_ORDERED)
+    batch = cache.sample([1, 2], meta_batch_size=800, context_size=6, batch_size=6, scheme=_ORDERED)
     context = (-batch.context.reward.numpy()[:, 0] / 6).astype(int)
     transitions = (batch.transitions.reward.numpy()[:, 0] / 6).astype(int)
     table = np.zeros([4, 4])
     np.add.at(table, (context, transitions), 1)
     self.assertGreater(stats.chi2_contingency(table).pvalue, _MIN_P_VALUE, table)
 
-  @parameterized.parameters(*batch_rule.SAMPLINGS)
+  @parameterized.parameters(*sampling_scheme.SAMPLINGS)
   def test_context_from_the_whole_replay(self, sampling):
     cache = cache_lib.ReplayCache(_LAYOUT, 1, capacity=100)
     cache.add(0, _rows(0, 0, 10), in_context=True, visit=0)
     cache.add(0, _rows(0, 10, 10), in_context=True, visit=1)
     seen = {}
     for source in ('recent', 'replay'):
-      rule = batch_rule.BatchRule(sampling, context_source=source)
-      context = cache.sample_context([1, 2], [0, 0, 0], 50, rule=rule)
+      scheme = sampling_scheme.SamplingScheme(sampling, context_source=source)
+      context = cache.sample_context([1, 2], [0, 0, 0], 50, scheme=scheme)
       seen[source] = set((-context.reward.numpy()).astype(int).reshape(-1).tolist())
     self.assertEqual(seen, {'recent': set(range(10, 20)), 'replay': set(range(20))})
 
-  @parameterized.parameters(*batch_rule.SAMPLINGS)
+  @parameterized.parameters(*sampling_scheme.SAMPLINGS)
   def test_context_that_is_the_rl_batch(self, sampling):
     cache, _ = self._filled(((7, 3), (4, 4, 11)), wrap=False)
-    rule = batch_rule.BatchRule(sampling, sampling, 'rl_batch')
-    batch = cache.sample([1, 2], meta_batch_size=5, context_size=9, batch_size=9, rule=rule)
+    scheme = sampling_scheme.SamplingScheme(sampling, sampling, 'rl_batch')
+    batch = cache.sample([1, 2], meta_batch_size=5, context_size=9, batch_size=9, scheme=scheme)
     self.assertAllEqual(batch.context.observation, batch.transitions.observation)
     self.assertAllEqual(batch.context.action, batch.transitions.action)
     self.assertAllEqual(batch.context.next_observation, batch.transitions.next_observation)
@@ -228,7 +231,7 @@ class TrajectoriesTest(test_case.TestCase):
     restored = cache_lib.ReplayCache(_LAYOUT, 2, capacity=29)
     path = tf.train.Checkpoint(cache=cache).write(str(self.temp_dir() / 'cache'))
     tf.train.Checkpoint(cache=restored).read(path).assert_consumed()
-    sizes = {'meta_batch_size': 4, 'context_size': 9, 'batch_size': 9, 'rule': _ORDERED}
+    sizes = {'meta_batch_size': 4, 'context_size': 9, 'batch_size': 9, 'scheme': _ORDERED}
     for each in (cache, restored):
       each.add(0, _rows(0, 100, 5), in_context=True, visit=0)
     expected = cache.sample([3, 4], **sizes)
@@ -259,7 +262,7 @@ class TrajectoriesTest(test_case.TestCase):
         meta_batch_size=1,
         context_size=1,
         batch_size=2,
-        rule=batch_rule.BatchRule(context_source='rl_batch'),
+        scheme=sampling_scheme.SamplingScheme(context_source='rl_batch'),
       )
 
 

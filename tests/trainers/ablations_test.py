@@ -5,11 +5,11 @@ import contextlib
 import numpy as np
 from absl.testing import absltest, parameterized
 
+from pearl_tf.data import sampling_scheme
 from pearl_tf.experiment import builder as builder_lib
 from pearl_tf.experiment import config, local_loop, metrics
 from pearl_tf.experiment import experiment as experiment_lib
 from pearl_tf.networks import encoder, recurrent_encoder
-from pearl_tf.replay import batch_rule
 from pearl_tf.testing import small_run, test_case
 
 FOLDER = small_run.ROOT / 'trainers' / 'configs' / 'ablations'
@@ -71,7 +71,7 @@ class AblationsTest(test_case.TestCase):
     encoder_name, *rule, environment = RULES[name]
     builder = builder_lib.Builder(experiment_lib.load([FOLDER / f'{name}.gin']))
     self.assertIsInstance(builder.agent.encoder, ENCODERS[encoder_name])
-    self.assertEqual(builder.method.training.batch_rule, batch_rule.BatchRule(*rule))
+    self.assertEqual(builder.method.training.sampling_scheme, sampling_scheme.SamplingScheme(*rule))
     self.assertIn(environment, builder.environments(1)[0].name)
 
   @parameterized.parameters(*RULES)

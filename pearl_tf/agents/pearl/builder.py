@@ -11,8 +11,8 @@ from pearl_tf.agents.pearl import agent as pearl_agent
 from pearl_tf.agents.pearl import replay_training
 from pearl_tf.agents.pearl import training as pearl_training
 from pearl_tf.collect import acting, schedule
-from pearl_tf.data import specs
-from pearl_tf.replay import batch_rule, cache, local, packing, tables
+from pearl_tf.data import sampling_scheme, specs
+from pearl_tf.replay import cache, local, packing, tables
 
 
 @gin.configurable
@@ -58,7 +58,7 @@ class PearlBuilder:
     return agent
 
   def check_evaluation(self, agent: pearl_agent.PearlAgent, context_sampling: str) -> None:
-    if agent.encoder.order_matters and context_sampling != batch_rule.TRAJECTORIES:
+    if agent.encoder.order_matters and context_sampling != sampling_scheme.TRAJECTORIES:
       raise ValueError(
         f'a recurrent encoder reads its context in time order, but MetaTest.context_sampling = '
         f"{context_sampling!r}: bind it to 'trajectories'"

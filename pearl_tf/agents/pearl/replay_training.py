@@ -54,7 +54,7 @@ class ReplayTraining:
     self.collector = self.make_collector(actor, number)
     self.learner = learner.Learner(
       agent,
-      cache.CacheSampler(replay.cache, rule=sizes.batch_rule, **sizes.batch_sizes),
+      cache.CacheSampler(replay.cache, scheme=sizes.sampling_scheme, **sizes.batch_sizes),
       seed=seeds.sequence(run.seed, seeds.Stream.REPLAY),
     )
 

@@ -6,7 +6,7 @@ import gin
 
 from pearl_tf.agents import training
 from pearl_tf.collect import schedule
-from pearl_tf.replay import batch_rule
+from pearl_tf.data import sampling_scheme
 
 
 @gin.configurable
@@ -33,20 +33,20 @@ class PearlTraining:
   meta_batch_size: int = 16
   context_size: int = 64
   batch_size: int = 256
-  context_sampling: str = batch_rule.TRANSITIONS
-  batch_sampling: str = batch_rule.TRANSITIONS
-  context_source: str = batch_rule.RECENT
+  context_sampling: str = sampling_scheme.TRANSITIONS
+  batch_sampling: str = sampling_scheme.TRANSITIONS
+  context_source: str = sampling_scheme.RECENT
   replay_capacity: int | None = None
   steps_per_call: int = 20
 
   def __post_init__(self):
     training.check_positive(self)
-    self.batch_rule.check_sizes(context_size=self.context_size, batch_size=self.batch_size)
+    self.sampling_scheme.check_sizes(context_size=self.context_size, batch_size=self.batch_size)
 
   @property
-  def batch_rule(self) -> batch_rule.BatchRule:
+  def sampling_scheme(self) -> sampling_scheme.SamplingScheme:
     """How training batches are drawn."""
-    return batch_rule.BatchRule(
+    return sampling_scheme.SamplingScheme(
       context_sampling=self.context_sampling,
       batch_sampling=self.batch_sampling,
       context_source=self.context_source,
@@ -67,7 +67,7 @@ class PearlTraining:
     Raises:
       ValueError: if it does and contexts are loose transitions.
     """
-    if order_matters and self.context_sampling != batch_rule.TRAJECTORIES:
+    if order_matters and self.context_sampling != sampling_scheme.TRAJECTORIES:
       raise ValueError(
         'a recurrent encoder reads its context in time order, but PearlTraining.context_sampling '
         f"= {self.context_sampling!r}: bind it and MetaTest.context_sampling to 'trajectories'"

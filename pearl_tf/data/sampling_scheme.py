@@ -1,7 +1,7 @@
-"""Where the two halves of a training batch come from: a rule, checked at once, that samplers obey.
+"""Where the two halves of a training batch come from: a scheme, checked at once.
 
 The defaults are the method of the paper; the others are what its ablations compare with (figures 5
-and 6) and what a recurrent encoder needs. Nothing is sampled here.
+and 6) and what a recurrent encoder needs. Samplers obey it; nothing is sampled here.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ CONTEXT_SOURCES = (RECENT, REPLAY, RL_BATCH)
 
 
 @dataclasses.dataclass(frozen=True)
-class BatchRule:
+class SamplingScheme:
   """How context and RL transitions of a task are drawn.
 
   'transitions' are drawn independently, uniformly and with replacement. 'trajectories' are whole
@@ -54,7 +54,7 @@ class BatchRule:
     return TRAJECTORIES in (self.context_sampling, self.batch_sampling)
 
   def check_sizes(self, *, context_size: int, batch_size: int) -> None:
-    """Checks the sizes of a batch against the rule.
+    """Checks the sizes of a batch against the scheme.
 
     Raises:
       ValueError: if the context is the RL batch and of another size.
