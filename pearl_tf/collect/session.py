@@ -20,7 +20,8 @@ class Session:
     phase: the current `schedule.Phase`, None when the session is over.
     episodes_in_phase: finished episodes of the current phase.
     adapted: whether the belief in force came from the context (False: the prior).
-    needs_inference: whether the belief must be inferred before the next episode.
+    needs_inference: whether the belief must be inferred before the next episode; not again from the
+      same episodes, unless a new sub-sample of them is drawn.
   """
 
   def __init__(self, task: types.Task, phases: Sequence[schedule.Phase]):
@@ -39,17 +40,22 @@ class Session:
     self.phase = self._phases.pop(0) if self._phases else None
     self.episodes_in_phase = 0
     self._steps_in_phase = 0
+    self._num_inferred = 0  # Episodes of the context that the belief in force came from.
     self._update_belief_rule()
 
   def _update_belief_rule(self) -> None:
     phase = self.phase
-    self.needs_inference = (
+    self.adapted = (
       phase is not None
       and phase.num_prior_episodes is not None
       and self.episodes_in_phase >= phase.num_prior_episodes
       and bool(self._context)
     )
-    self.adapted = self.needs_inference
+    self.needs_inference = self.adapted and (
+      phase.context_size is not None or len(self._context) > self._num_inferred
+    )
+    if self.needs_inference:
+      self._num_inferred = len(self._context)
 
   def finish_episode(self, episode: types.Episode) -> bool:
     """Takes a finished episode into account.

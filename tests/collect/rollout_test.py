@@ -67,6 +67,28 @@ def sequential(task, seed, *, max_episode_steps, termination_probability):
   return episodes
 
 
+class RememberingActor:
+  """Carries a nest of its own: the steps and the sum of rewards seen, and what it adapted to."""
+
+  def __init__(self):
+    self.first_step = 0
+    self.rewards = []
+
+  def initial_state(self, batch_size):
+    steps = np.full([batch_size], self.first_step, np.int64)
+    return {'steps': steps, 'memory': (np.zeros([batch_size, 1]), np.zeros([batch_size, 2]))}
+
+  def act(self, observation, step_type, reward, state, seed):
+    self.rewards.append(reward.tolist())
+    total, lengths = state['memory']
+    memory = (total + reward[:, np.newaxis], lengths)
+    return np.zeros_like(observation), {'steps': state['steps'] + 1, 'memory': memory}
+
+  def adapt(self, state, episodes_by_session, random):
+    lengths = [[len(own), sum(len(one.reward) for one in own)] for own in episodes_by_session]
+    return state | {'memory': (state['memory'][0], np.array(lengths, np.float64))}
+
+
 class RolloutTest(test_case.TestCase):
   @parameterized.product(num_environments=[1, 3, 8], termination_probability=[0.0, 0.2])
   def test_equals_a_sequential_session_whatever_the_others_do(
@@ -295,6 +317,36 @@ class RolloutTest(test_case.TestCase):
       rollout.Rollout([endless], fakes.ScriptedActing())
     with self.assertRaisesRegex(ValueError, 'at least one environment'):
       rollout.Rollout([], fakes.ScriptedActing())
+
+  def test_what_a_session_carries_is_any_nest_and_lasts_as_long_as_a_phase(self):
+    phases = [schedule.Phase('one', 15, 1, in_context=True), schedule.Phase('two', 5, 0, False)]
+    finished, _ = run(
+      fakes.line_tasks(5), num_environments=2, phases=phases, acting=RememberingActor()
+    )
+    for one in finished:
+      self.assertEqual([int(each.state['steps']) for each in one], [5, 10, 15, 5])
+      # Whole episodes, their ends kept, all those before.
+      adapted_to = [each.state['memory'][1].tolist() for each in one]
+      self.assertEqual(adapted_to, [[0, 0], [1, 5], [2, 10], [3, 15]])
+
+  def test_the_context_reward_of_the_last_step_outlives_the_episode_but_not_the_session(self):
+    actor = RememberingActor()
+    phases = [schedule.Phase('p', 10, None, in_context=True)]
+    finished, _ = run(fakes.line_tasks(3), num_environments=1, phases=phases, acting=actor)
+    given = np.concatenate(actor.rewards).reshape(3, 10)
+    for own, episodes in zip(given, finished, strict=True):
+      rewards = np.concatenate([one.episode.context_reward for one in episodes])
+      self.assertAllEqual(own, [0.0, *rewards[:-1]])
+    self.assertGreater(given.sum(), 0)
+
+  def test_what_a_session_begins_with_is_asked_anew_in_every_run(self):
+    actor = RememberingActor()
+    roll, ends = rollout.Rollout(fakes.line_adapters(1), actor), []
+    phases = [schedule.Phase('p', 5, None, in_context=True)]
+    for actor.first_step in (0, 70):
+      sessions = [session.Session(fakes.line_tasks(1)[0], phases)]
+      roll.run(sessions, seed=SEED, on_episode=lambda one: ends.append(int(one.state['steps'])))
+    self.assertEqual(ends, [5, 75])
 
   def test_step_types_reach_the_policy(self):
     types_seen = []

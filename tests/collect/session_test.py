@@ -129,6 +129,27 @@ class SessionTest(test_case.TestCase):
     self.assertTrue(current.finish_episode(episode(0)))
     self.assertTrue(current.needs_inference)
 
+  def test_the_same_episodes_are_not_inferred_from_again_but_sub_samples_are(self):
+    for context_size, expected in ((None, [True, False, False]), (3, [True, True, True])):
+      first = schedule.Phase('first', 4, None, in_context=True)
+      second = schedule.Phase('second', 99, 0, in_context=False, context_size=context_size)
+      current = session.Session(TASK, [first, second])
+      current.finish_episode(episode(0))
+      due = []
+      for index in range(3):
+        self.assertTrue(current.adapted)
+        due.append(current.needs_inference)
+        current.finish_episode(episode(index))
+      self.assertEqual(due, expected)
+
+  def test_every_phase_infers_anew(self):
+    first = schedule.Phase('first', 4, None, in_context=True)
+    later = schedule.Phase('later', 4, 0, in_context=False)
+    current = session.Session(TASK, [first, later, later])
+    for index in range(2):
+      current.finish_episode(episode(index))
+      self.assertTrue(current.needs_inference)  # The phase has put the prior in force.
+
   def test_phases_of_no_steps_are_skipped(self):
     phases = [
       schedule.Phase('none', 0, None, in_context=True),
