@@ -135,13 +135,13 @@ def _run_episode(session, environment) -> float:
   """Acts to the end of an episode; returns the sum of the context rewards."""
   total, reward = 0.0, None
   session.begin_episode()
-  time_step = environment.reset()
-  while not time_step.is_last():
-    action = session.step(time_step.observation, reward)
-    time_step = environment.step(action.value)
-    reward = environment.context_reward
+  step = environment.begin_episode()
+  while not step.is_last:
+    action = session.step(step.observation, reward)
+    step = environment.take_step(action.value)
+    reward = step.context_reward
     total += reward
-  session.end_episode(time_step.observation, reward)
+  session.end_episode(step.observation, reward)
   return total
 
 

@@ -50,6 +50,7 @@ class _Slot:
     self.session: session.Session | None = None
     self.session_index = -1
     self.before_episode: tuple[list[np.ndarray], float] = [], 0.0
+    self.success: float | None = None
     self._columns = types.Episode([], [], [], [], [], [])
 
   def start_session(self, index: int, new_session: session.Session, seed: int) -> None:
@@ -59,14 +60,15 @@ class _Slot:
     self.environment.seed(seed)
     self.environment.set_task(new_session.task)
 
-  def record(self, observation: np.ndarray, action: np.ndarray, time_step: ts.TimeStep) -> None:
+  def record(self, observation: np.ndarray, action: np.ndarray, step: types.Step) -> None:
     columns = self._columns
     columns.observation.append(observation)
     columns.action.append(action)
-    columns.reward.append(time_step.reward)
-    columns.context_reward.append(self.environment.context_reward)
-    columns.discount.append(time_step.discount)
-    columns.next_observation.append(time_step.observation)
+    columns.reward.append(step.reward)
+    columns.context_reward.append(step.context_reward)
+    columns.discount.append(step.discount)
+    columns.next_observation.append(step.observation)
+    self.success = step.success
 
   def drop_episode(self, fault: gymnasium_adapter.UnsoundEpisode) -> None:
     """Throws away what there is of an episode; raises the fault where that were too often."""
@@ -189,7 +191,7 @@ class Rollout:
     for row, slot_index in enumerate(active):
       slot = self._slots[slot_index]
       try:
-        time_step = slot.environment.step(actions[row])
+        step = slot.environment.take_step(actions[row])
       except gymnasium_adapter.UnsoundEpisode as fault:
         slot.drop_episode(fault)
         carried, self._reward[slot_index] = slot.before_episode
@@ -197,11 +199,11 @@ class Rollout:
           part[slot_index] = before
         self._start_episode(slot_index, to_prior=False)
         continue
-      slot.record(observation[row], actions[row], time_step)
-      self._observation[slot_index] = time_step.observation
-      self._step_type[slot_index] = time_step.step_type
-      self._reward[slot_index] = slot.environment.context_reward
-      if time_step.step_type == ts.StepType.LAST:
+      slot.record(observation[row], actions[row], step)
+      self._observation[slot_index] = step.observation
+      self._step_type[slot_index] = ts.StepType.MID
+      self._reward[slot_index] = step.context_reward
+      if step.is_last:
         ended.append(slot_index)
     return ended
 
@@ -219,7 +221,7 @@ class Rollout:
       adapted=current.adapted,
       state=tf.nest.map_structure(lambda part: part[slot_index].copy(), self._state),
       episode=episode,
-      success=slot.environment.success,
+      success=slot.success,
     )
     to_prior = current.finish_episode(episode)
     if current.phase is not None:
@@ -227,14 +229,14 @@ class Rollout:
     return finished
 
   def _start_episode(self, slot_index: int, *, to_prior: bool) -> None:
-    slot, time_step = self._slots[slot_index], None
-    while time_step is None:
+    slot, step = self._slots[slot_index], None
+    while step is None:
       try:
-        time_step = slot.environment.reset()
+        step = slot.environment.begin_episode()
       except gymnasium_adapter.UnsoundEpisode as fault:
         slot.drop_episode(fault)
-    self._observation[slot_index] = time_step.observation
-    self._step_type[slot_index] = time_step.step_type
+    self._observation[slot_index] = step.observation
+    self._step_type[slot_index] = ts.StepType.FIRST
     if to_prior:
       for part, first in zip(tf.nest.flatten(self._state), self._initial, strict=True):
         part[slot_index] = first

@@ -45,6 +45,27 @@ class Transition(NamedTuple):
   next_observation: Array
 
 
+class Step(NamedTuple):
+  """What a task environment returns at the beginning of an episode and for each of its steps.
+
+  Attributes:
+    observation: `[O] float32`.
+    reward: dense and unscaled; 0 at the beginning.
+    context_reward: the sparse reward where the task has one, else `reward`.
+    discount: 0 where the environment terminated, else 1.
+    is_last: whether the episode has ended.
+    success: 1 if any step of the episode so far succeeded, else 0; None where the environment does
+      not say.
+  """
+
+  observation: np.ndarray
+  reward: float = 0.0
+  context_reward: float = 0.0
+  discount: float = 1.0
+  is_last: bool = False
+  success: float | None = None
+
+
 class Episode(NamedTuple):
   """A whole trajectory as the replay stores it: `S` transitions of one task.
 

@@ -6,8 +6,8 @@ by itself and batches nothing; roll-outs step several adapters side by side.
 
 Public API of `GymnasiumAdapter(env, *, max_episode_steps=None, seed=None)`, beside `reset`, `step`,
 `action_spec`, `observation_spec`, `time_step_spec`, `render`, `close` of a `PyEnvironment`:
-`sample_tasks(num_tasks, seed)`, `set_task(task)`, `task`, `context_reward`, `has_sparse_reward`,
-`success`, `max_episode_steps`, `name`.
+`begin_episode()`, `take_step(action)`, `last_step`, `sample_tasks(num_tasks, seed)`,
+`set_task(task)`, `task`, `has_sparse_reward`, `max_episode_steps`, `name`.
 """
 
 import math
@@ -55,8 +55,13 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
   the time limit or where the environment truncated. Setting a task abandons the episode in
   progress.
 
+  Roll-outs call `begin_episode` and `take_step`, which return all there is to know as a
+  `types.Step`. TF-Agents' drivers call `reset` and `step`, whose time steps have no place for the
+  context reward and success; `last_step` tells them.
+
   Attributes:
     total_steps: steps taken since it was made.
+    last_step: what the last beginning or step of an episode returned; None before the first.
     tolerance: as given; counts its episodes.
   """
 
@@ -109,8 +114,7 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
     self.total_steps = 0
     self._num_steps = 0
     self._in_episode = False
-    self._context_reward = 0.0
-    self._success: float | None = None
+    self.last_step: types.Step | None = None
 
   def _check_spaces(self) -> None:
     for method in meta_env.missing_methods(self._env):
@@ -152,20 +156,8 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
 
   @property
   def has_sparse_reward(self) -> bool:
-    """Whether `context_reward` differs from the reward of the time step."""
+    """Whether the context reward of a step differs from its reward."""
     return self._has_sparse_reward
-
-  @property
-  def context_reward(self) -> float:
-    """The sparse reward of the last step where the family has one, else its reward; 0 after
-    reset."""
-    return self._context_reward
-
-  @property
-  def success(self) -> float | None:
-    """1 if any step of the episode so far put a positive `info['success']`, else 0; None where the
-    environment puts none."""
-    return self._success
 
   @property
   def task(self) -> types.Task | None:
@@ -225,7 +217,26 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
     self._pending_seed = seed
 
   def _reset(self) -> ts.TimeStep:
-    self._num_steps = 0
+    return ts.TimeStep(ts.StepType.FIRST, _ZERO, _ONE, self.begin_episode().observation)
+
+  def _step(self, action: np.ndarray) -> ts.TimeStep:
+    if not self._in_episode:
+      return self._reset()
+    step = self.take_step(action)
+    return ts.TimeStep(
+      ts.StepType.LAST if step.is_last else ts.StepType.MID,
+      np.array(step.reward, dtype=np.float32),
+      _ONE if step.discount else _ZERO,
+      step.observation,
+    )
+
+  def begin_episode(self) -> types.Step:
+    """Starts an episode of the task in force, abandoning the one in progress.
+
+    Raises:
+      EnvironmentFault: If the environment breaks its contract.
+    """
+    self._num_steps, self._current_time_step = 0, None
     self.tolerance.num_episodes += 1
     # Should the environment raise, its next step is not taken for one of an old episode.
     self._in_episode = False
@@ -242,14 +253,23 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
     except (TypeError, ValueError) as error:
       self._raise_fault(f'reset must return (observation, info), got {result!r}', error)
     observation = self._checked_observation(observation)
-    self._context_reward = 0.0
-    self._success = None
     self._in_episode = True
-    return ts.TimeStep(ts.StepType.FIRST, _ZERO, _ONE, observation)
+    self.last_step = types.Step(observation)
+    return self.last_step
 
-  def _step(self, action: np.ndarray) -> ts.TimeStep:
+  def take_step(self, action: np.ndarray) -> types.Step:
+    """Takes a step of the episode in progress.
+
+    Args:
+      action: `[A]` in [-1, 1], clipped to it.
+
+    Raises:
+      EnvironmentFault: If the environment breaks its contract.
+      PolicyFault: If the action is not a number.
+      RuntimeError: If no episode is in progress.
+    """
     if not self._in_episode:
-      return self._reset()
+      raise RuntimeError(f'{self._name} is in no episode: call begin_episode first.')
     self._num_steps += 1
     self.total_steps += 1
     action = self._scaled(action)
@@ -269,21 +289,19 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
       )
     observation = self._checked_observation(observation)
     reward = self._checked_reward(reward, 'reward')
-    self._context_reward = self._sparse_reward(info) if self._has_sparse_reward else reward
-    if not self._success and isinstance(info, dict) and 'success' in info:
-      self._success = float(self._checked_reward(info['success'], 'success') > 0)
-    reward = np.array(reward, dtype=np.float32)
+    context_reward = self._sparse_reward(info) if self._has_sparse_reward else reward
+    success = self.last_step.success
+    if not success and isinstance(info, dict) and 'success' in info:
+      success = float(self._checked_reward(info['success'], 'success') > 0)
     if type(terminated) is not bool:
       terminated = self._checked_flag(terminated, 'terminated')
     if type(truncated) is not bool:
       truncated = self._checked_flag(truncated, 'truncated')
-    if terminated:
-      self._in_episode = False
-      return ts.TimeStep(ts.StepType.LAST, reward, _ZERO, observation)
-    if truncated or self._num_steps == self._max_episode_steps:
-      self._in_episode = False
-      return ts.TimeStep(ts.StepType.LAST, reward, _ONE, observation)
-    return ts.TimeStep(ts.StepType.MID, reward, _ONE, observation)
+    is_last = terminated or truncated or self._num_steps == self._max_episode_steps
+    self._in_episode = not is_last
+    discount = 0.0 if terminated else 1.0
+    self.last_step = types.Step(observation, reward, context_reward, discount, is_last, success)
+    return self.last_step
 
   def _scaled(self, action: np.ndarray) -> np.ndarray:
     """Clips to [-1, 1] and maps linearly to the bounds; `[A] float32`."""

@@ -143,20 +143,20 @@ class Trained:
     """
     environment, act = self.environment(task), self.policy(belief, seed=seed)
     environment.seed(seed)
-    time_step = environment.reset()
+    step = environment.begin_episode()
     rows = []
-    while not time_step.is_last():
-      observation = time_step.observation
+    while not step.is_last:
+      observation = step.observation
       action = act(observation)
-      time_step = environment.step(action)
+      step = environment.take_step(action)
       rows.append(
         types.Episode(
           observation=observation,
           action=action,
-          reward=time_step.reward,
-          context_reward=environment.context_reward,
-          discount=time_step.discount,
-          next_observation=time_step.observation,
+          reward=step.reward,
+          context_reward=step.context_reward,
+          discount=step.discount,
+          next_observation=step.observation,
         )
       )
     return types.Episode(*(np.asarray(column, np.float32) for column in zip(*rows, strict=True)))

@@ -208,13 +208,13 @@ class EpisodesTest(test_case.TestCase):
     result = {'info': {'success': 0.0}}
     adapter = _adapter(result=result)
     adapter.reset()
-    self.assertIsNone(adapter.success)
+    self.assertIsNone(adapter.last_step.success)
     for value, expected in ((0.0, 0.0), (np.True_, 1.0), (0, 1.0)):
       result['info'] = {'success': value}
       adapter.step(np.zeros(2, np.float32))
-      self.assertEqual(adapter.success, expected)
+      self.assertEqual(adapter.last_step.success, expected)
     adapter.reset()
-    self.assertIsNone(adapter.success)
+    self.assertIsNone(adapter.last_step.success)
     result['info'] = {'success': 'soon'}
     with self.assertRaisesRegex(gymnasium_adapter.EnvironmentFault, "the success is 'soon'"):
       adapter.step(np.zeros(2, np.float32))
@@ -223,20 +223,36 @@ class EpisodesTest(test_case.TestCase):
     adapter = _adapter()
     adapter.reset()
     adapter.step(np.zeros(2, np.float32))
-    self.assertIsNone(adapter.success)
+    self.assertIsNone(adapter.last_step.success)
 
   def test_rewards(self):
     adapter = _adapter(result={'reward': np.float64(1.5), 'info': {'sparse_reward': 9.0}})
     adapter.reset()
-    self.assertEqual(adapter.context_reward, 0.0)
+    self.assertEqual(adapter.last_step.context_reward, 0.0)
     self.assertEqual(float(adapter.step(np.zeros(2, np.float32)).reward), 1.5)
-    self.assertEqual(adapter.context_reward, 1.5)
+    self.assertEqual(adapter.last_step.context_reward, 1.5)
     sparse = _adapter(sparse=True, result={'reward': 1.5, 'info': {'sparse_reward': 0.25}})
     sparse.reset()
     self.assertEqual(float(sparse.step(np.zeros(2, np.float32)).reward), 1.5)
-    self.assertEqual(sparse.context_reward, 0.25)
+    self.assertEqual(sparse.last_step.context_reward, 0.25)
     sparse.reset()
-    self.assertEqual(sparse.context_reward, 0.0)
+    self.assertEqual(sparse.last_step.context_reward, 0.0)
+
+  def test_a_step_tells_all_that_a_time_step_has_no_place_for(self):
+    result = {'reward': 1.5, 'info': {'sparse_reward': 0.25, 'success': True}}
+    adapter = _adapter(sparse=True, result=result, max_episode_steps=2)
+    first = adapter.begin_episode()
+    self.assertEqual(first[1:], (0.0, 0.0, 1.0, False, None))
+    second = adapter.take_step(np.zeros(2, np.float32))
+    self.assertEqual(second[1:], (1.5, 0.25, 1.0, False, 1.0))
+    self.assertAllClose(second.observation, first.observation + 1)
+    result |= {'terminated': True, 'info': {'sparse_reward': 0.5}}
+    last = adapter.take_step(np.zeros(2, np.float32))
+    self.assertEqual(last[1:], (1.5, 0.5, 0.0, True, 1.0))
+    self.assertIs(adapter.last_step, last)
+    with self.assertRaisesRegex(RuntimeError, 'call begin_episode first'):
+      adapter.take_step(np.zeros(2, np.float32))
+    self.assertTrue(adapter.step(np.zeros(2, np.float32)).is_first())
 
   def test_observations_are_copies(self):
     adapter = _adapter()

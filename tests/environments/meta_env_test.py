@@ -182,7 +182,7 @@ class WrapperTest(test_case.TestCase):
     adapter.set_task(task)
     adapter.reset()
     self.assertEqual(float(adapter.step(np.zeros(1, np.float32)).reward), 3.0)
-    self.assertEqual(adapter.context_reward, 7.0)
+    self.assertEqual(adapter.last_step.context_reward, 7.0)
     self.assertEqual((adapter.describe_task(task), adapter.name), ('goal 3', '_Plain'))
 
   def test_the_outermost_one_that_has_a_method_is_asked(self):

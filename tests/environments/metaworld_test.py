@@ -174,7 +174,7 @@ class ML10Test(test_case.TestCase):
       self.assertEqual(rows.shape, (6, 40))
       self.assertTrue(np.isfinite(rows).all())
       self.assertAllEqual(rows[:, 36:39], np.zeros((6, 3)))
-      self.assertEqual(self.adapter.success, 0.0)
+      self.assertEqual(self.adapter.last_step.success, 0.0)
 
   def test_another_goal_of_the_same_environment_takes_no_new_one(self):
     self.adapter.set_task(self.train[0])
@@ -189,7 +189,7 @@ class ML10Test(test_case.TestCase):
     adapter = _adapter(_IDS[1], max_episode_steps=500)
     adapter.set_task(task)
     step = adapter.reset()
-    self.assertIsNone(adapter.success)
+    self.assertIsNone(adapter.last_step.success)
     simulation = adapter.gymnasium_env.simulation
     policy = policies.ENV_POLICY_MAP[name]()
     successes = []
@@ -197,7 +197,7 @@ class ML10Test(test_case.TestCase):
       # The script is for the variant in which the goal is seen.
       seen = np.concatenate([step.observation[:36], simulation._target_pos]).astype(np.float64)
       step = adapter.step(np.clip(policy.get_action(seen), -1, 1).astype(np.float32))
-      successes.append(adapter.success)
+      successes.append(adapter.last_step.success)
     self.assertEqual(successes[0], 0.0)
     self.assertEqual(successes[-1], 1.0)
     self.assertEqual(successes, sorted(successes))  # Once succeeded, the episode has.
@@ -228,7 +228,7 @@ class FamiliesTest(test_case.TestCase):
       num_steps += 1
     self.assertEqual(num_steps, 500)
     self.assertEqual(step.discount, 1.0)
-    self.assertEqual(adapter.success, 0.0)
+    self.assertEqual(adapter.last_step.success, 0.0)
 
   def test_the_hand_is_welded_as_the_benchmark_says(self):
     env = registry.make(_IDS[0])

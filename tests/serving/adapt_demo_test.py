@@ -51,14 +51,14 @@ class AdaptDemoTest(test_case.TestCase):
     _, connection = self.start()
     environment = self.environment()
     rewards = []
-    step = environment.step
+    take_step = environment.take_step
 
     def recording(action):
-      time_step = step(action)
-      rewards.append(float(time_step.reward))
-      return time_step
+      step = take_step(action)
+      rewards.append(step.reward)
+      return step
 
-    environment.step = recording
+    environment.take_step = recording
     tasks = adapt_demo.unseen_tasks(environment, 1, seed=0)
     (result,) = adapt_demo.adapt_to_tasks(connection, environment, tasks, num_episodes=2, seed=0)
     self.assertAllClose(result.returns, [sum(rewards[:4]), sum(rewards[4:])])

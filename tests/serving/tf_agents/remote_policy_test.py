@@ -92,8 +92,8 @@ class RemotePolicyTest(test_case.TestCase):
     rewards = []
 
     def context_reward():
-      rewards.append(environment.context_reward)
-      return environment.context_reward
+      rewards.append(environment.last_step.context_reward)
+      return environment.last_step.context_reward
 
     policy, transitions = self.drive(
       connection, environment, max_episodes=1, context_reward_fn=context_reward
