@@ -20,7 +20,6 @@ from aiohttp import web
 from grpc import aio
 from grpc_reflection.v1alpha import reflection
 
-from pearl_tf.data import files
 from serving import errors
 from serving.frontend import (
   health,
@@ -278,8 +277,7 @@ class EmbeddedServer:
   def _read_models(self) -> tuple[model_config.ModelConfig, ...]:
     settings = self.options
     if not settings.model_config_file:
-      base_path = files.local_path(settings.model_base_path, '--model_base_path')
-      return model_config.single(settings.model_name, os.path.abspath(base_path))
+      return model_config.single(settings.model_name, os.path.abspath(settings.model_base_path))
     try:
       self._models_text = pathlib.Path(settings.model_config_file).read_text()
     except (OSError, UnicodeDecodeError) as error:

@@ -63,6 +63,11 @@ class ServerOptions:
   def __post_init__(self):
     if not self.model_config_file and not self.model_base_path:
       raise ValueError('give --model_base_path or --model_config_file')
+    if found := sorted(set(self.model_base_path) & set('*?[]\\')):
+      raise ValueError(
+        f'--model_base_path={self.model_base_path} has {" ".join(found)} in its name, which '
+        'TensorFlow takes for a pattern; choose a name without'
+      )
     if not 0 <= self.port < 2**16:
       raise ValueError(f'--port must be between 0 and 65535, got {self.port}')
     if not REST_ANY_PORT <= self.rest_api_port < 2**16:

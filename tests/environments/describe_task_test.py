@@ -7,12 +7,22 @@ from absl.testing import absltest, parameterized
 
 from pearl_tf import environments
 from pearl_tf.data import types
-from pearl_tf.environments import registry
-from pearl_tf.testing import fakes, test_case
+from pearl_tf.environments import meta_env, registry
+from pearl_tf.testing import test_case
 
 
 def describe(env, *parameters):
   return env.unwrapped.describe_task(types.Task(3, np.array(parameters, np.float32)))
+
+
+class Line(meta_env.MetaEnv):
+  """A family that says nothing of its tasks."""
+
+  parameter_names = ('goal',)
+  default_parameters = (0.5,)
+
+  def sample_parameters(self, num_tasks, random_state):
+    return random_state.uniform(-1.0, 1.0, size=(num_tasks, 1))
 
 
 class DescribeTaskTest(test_case.TestCase):
@@ -52,10 +62,10 @@ class DescribeTaskTest(test_case.TestCase):
     self.assertLen(set(words), 2, words)
 
   def test_names_and_values_where_a_family_says_nothing(self):
-    self.assertEqual(describe(fakes.Line(), 0.256), 'goal 0.26')
+    self.assertEqual(describe(Line(), 0.256), 'goal 0.26')
 
   def test_the_index_where_parameters_have_no_names(self):
-    env = fakes.Line()
+    env = Line()
     env.parameter_names = ()
     self.assertEqual(describe(env, 0.256), 'task 3')
 
