@@ -70,6 +70,21 @@ EXTRAS_REQUIRE = {
   ],
 }
 
+# pearl-<name> is what `python -m <module>` is in a checkout.
+PROGRAMS = {
+  'train': 'trainers.train',
+  'evaluate': 'trainers.evaluate',
+  'plot': 'trainers.plot',
+  'record-video': 'trainers.record_video',
+  'publish': 'trainers.publish',
+  'benchmark': 'trainers.benchmark',
+  'demo': 'serving.demo',
+  'export': 'serving.export',
+  'verify-export': 'serving.verify_export',
+  'serve': 'serving.server',
+  'adapt-demo': 'serving.adapt_demo',
+}
+
 setuptools.setup(
   name='pearl-tf',
   version=VERSION,
@@ -81,14 +96,17 @@ setuptools.setup(
   install_requires=INSTALL_REQUIRES,
   extras_require=EXTRAS_REQUIRE,
   packages=setuptools.find_packages(include=['pearl_tf*', 'trainers*', 'serving*']),
+  entry_points={
+    'console_scripts': [f'pearl-{name} = {module}:run' for name, module in PROGRAMS.items()]
+  },
   # Spelled out so that an editable install puts the root folder on the path, where a package that
   # is added later is found without installing again.
   package_dir={'': '.'},
   package_data={
-    'pearl_tf': ['pretrained/**/*'],
+    'pearl_tf': ['py.typed', 'pretrained/**/*'],
     'pearl_tf.evaluation': ['reference_curves/*'],
-    'trainers': ['configs/**/*.gin', 'deploy/**/*'],
-    'serving': ['deploy/**/*'],
+    'trainers': ['py.typed', 'configs/**/*.gin'],
+    'serving': ['py.typed', 'deploy/**/*'],
     'serving.client': ['pearl.proto', 'py.typed'],
   },
   classifiers=[
