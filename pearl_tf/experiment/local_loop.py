@@ -229,6 +229,8 @@ class LocalLoop:
       interruption.Interruption(self._console.notice) as stop,
     ):
       writer.truncate_after(progress.iteration)
+      if self._training.export_interval is not None and self._exporter is None:
+        self._console.message(f'nothing is exported: {self._builder.method.not_served}')
       if progress.has_initial_pool:
         self._console.message(
           f'continuing from iteration {progress.iteration}, {progress.env_steps:,} env steps, '

@@ -1,5 +1,7 @@
 """Another method than PEARL through the same loop: on-policy, chosen by gin, without a replay."""
 
+import contextlib
+import io
 import os
 import signal
 
@@ -132,7 +134,10 @@ class MethodTest(test_case.TestCase):
 
   def test_what_cannot_be_served_is_said(self):
     root = self.temp_dir()
-    train(root, 'Training.num_iterations = 1')
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+      train(root, 'Training.num_iterations = 1')
+    self.assertIn('nothing is exported: it has no networks', output.getvalue())
     self.assertFalse((root / 'export').exists())
     builder, _ = trained.restore(root)
     with self.assertRaisesRegex(config.ConfigError, 'Counting cannot be exported: it has no'):

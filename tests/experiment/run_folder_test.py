@@ -4,7 +4,7 @@ import sys
 
 from absl.testing import absltest, parameterized
 
-from pearl_tf.experiment import run_folder
+from pearl_tf.experiment import config, run_folder
 from pearl_tf.testing import test_case
 
 LOCK = """
@@ -45,6 +45,13 @@ class RunFolderTest(test_case.TestCase):
     self.assertFalse({'-A = 1', '+A = 1', ' A = 1'} & set(lines))
     self.assertIn('--root_dir', lines[-1])
     self.assertEqual(contents(self.root), before)
+
+  def test_a_run_of_an_earlier_version_continues(self):
+    old = 'Training.batch_size = 7\nTraining.num_iterations = 5\n'
+    self.folder.claim(old, 3)
+    self.assertEmpty(self.folder.claim(config.load_text(old), 3))
+    with self.assertRaisesRegex(run_folder.RunFolderError, r'\+PearlTraining.batch_size = 8'):
+      self.folder.claim(config.load_text(old.replace('7', '8')), 3)
 
   def test_a_run_can_be_made_longer_and_the_change_is_kept(self):
     self.folder.claim('A = 1\nTraining.num_iterations = 5\n', 3)
