@@ -32,8 +32,9 @@ program.run(main)
 
 def run(body, *arguments, ignored=(), **environment):
   def ignore():
-    for name in ignored:
-      signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for name in ('SIGINT', 'SIGTERM', 'SIGHUP'):  # Whatever the tests themselves inherit.
+      action = signal.SIG_IGN if name in ignored else signal.SIG_DFL
+      signal.signal(getattr(signal, name), action)
 
   return subprocess.run(
     [sys.executable, '-c', PROGRAM.replace('{body}', body), *arguments],

@@ -13,7 +13,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from pearl_tf.export import warmup
 from pearl_tf.testing import exported_model, test_case
-from serving.testing import load, toy_server, version_watch
+from serving.testing import contract_server, load, toy_server, version_watch
 
 MODEL = 'pearl'
 GOOD = 1
@@ -101,7 +101,7 @@ class BadVersionsTest(test_case.TestCase):
     self.assertEqual(versions, {GOOD})
     self.assertEqual(self.watch.statuses()[GOOD].state, State.AVAILABLE)
 
-  def test_half_copied_in_place_is_never_served(self):
+  def test_half_copied_in_place_is_served_once_it_is_whole(self):
     """The wrong way to publish: the folder has its number before it has its files."""
     version = max(self.watch.statuses()) + 1
     good, target = self.base_path / str(GOOD), self.base_path / str(version)
@@ -110,9 +110,14 @@ class BadVersionsTest(test_case.TestCase):
     status = self.watch.wait(version, State.END).status
     self.assertNotEqual(status.error_code, 0)
     shutil.copytree(good, target, dirs_exist_ok=True)
-    later = self.publish(lambda folder: cut(folder / 'saved_model.pb', 0.5))
-    self.watch.wait(later, State.END)  # Many looks at the folder later.
-    self.assertEqual(self.watch.statuses()[version].state, State.END)
+    self.wait_for_state(version, State.AVAILABLE)
+    shutil.rmtree(target)
+    self.wait_for_state(version, State.END)
+
+  def wait_for_state(self, version: int, state: int) -> None:
+    contract_server.wait_for(
+      lambda: self.watch.statuses()[version].state == state, f'version {version} to change'
+    )
 
 
 if __name__ == '__main__':
