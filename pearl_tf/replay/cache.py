@@ -326,7 +326,7 @@ class ReplayCache(tf.Module):
     allocated = tf.shape(self._pool)[0]
 
     def grow() -> None:
-      more = tf.minimum(tf.maximum(num_rows, allocated + allocated // 6), self._capacity)
+      more = tf.minimum(tf.maximum(num_rows, allocated + allocated // 16), self._capacity)
       self._pool.assign(tf.pad(self._pool, [[0, more - allocated], [0, 0]]))
       for trajectories in (self._replay_trajectories, self._context_trajectories):
         trajectories.reserve(more)
