@@ -47,7 +47,7 @@ class VersionsTestCase(test_case.TestCase):
 
 class FoldersTest(VersionsTestCase):
   def test_names_that_are_no_number_are_ignored(self):
-    for name in ('.tmp-9', 'abc', '8b', '-4', '1.5'):
+    for name in ('.tmp-9', 'abc', '8b', '1.5'):  # Stock takes -4 for a number.
       self.server.publish('named', name)
     self.server.publish('named', 5)
     self.wait_available('named', 5)
