@@ -213,28 +213,35 @@ def format_table(
   shown = _spread(len(summary['returns_by_trajectory']), _MAX_TRAJECTORY_COLUMNS)
   rows = summary['tasks'] if max_tasks is None else summary['tasks'][:max_tasks]
   layout = table.Table(
-    title=title, box=box.SIMPLE_HEAD, show_footer=True, caption=_caption(summary)
+    title=title,
+    box=box.SIMPLE_HEAD,
+    show_footer=True,
+    caption=f'#k: return of trajectory k; {_caption(summary)}',
+    padding=(0, 1, 0, 0),
+    pad_edge=False,
   )
-  layout.add_column('task', justify='right', footer='mean')
-  layout.add_column('parameters')
+  columns = {'task': ('mean', [str(row['index']) for row in rows])}
   for index in shown:
     mean = summary['returns_by_trajectory'][index]
-    layout.add_column(f'return {index + 1}', justify='right', footer=f'{mean:.1f}')
-  layout.add_column('final return', justify='right', footer=_mean_and_half_width(summary))
-  has_success = 'success_rate' in summary
-  if has_success:
-    layout.add_column('success', justify='right', footer=f'{summary["success_rate"]:.1%}')
-  for row in rows:
-    layout.add_row(
-      str(row['index']),
-      ' '.join(f'{parameter:.3g}' for parameter in row['parameters']),
-      *(f'{row["returns_by_trajectory"][index]:.1f}' for index in shown),
-      f'{row["final_return"]:.1f}',
-      *([f'{row["success_rate"]:.0%}'] if has_success else []),
-    )
+    returns = [f'{row["returns_by_trajectory"][index]:.1f}' for row in rows]
+    columns[f'#{index + 1}'] = (f'{mean:.1f}', returns)
+  finals = [f'{row["final_return"]:.1f}' for row in rows]
+  columns['final return'] = (_mean_and_half_width(summary), finals)
+  if 'success_rate' in summary:
+    rates = [f'{row["success_rate"]:.0%}' for row in rows]
+    columns['success'] = (f'{summary["success_rate"]:.1%}', rates)
+  parameters = [' '.join(f'{parameter:.3g}' for parameter in row['parameters']) for row in rows]
+  for name, (footer, cells) in columns.items():
+    # Numbers are never cut off, so that where there is little room the parameters are.
+    width = max(map(len, (name, footer, *cells)))
+    layout.add_column(name, justify='right', footer=footer, no_wrap=True, min_width=width)
+    if name == 'task':
+      layout.add_column('parameters', no_wrap=True, overflow='ellipsis')
+  for cells in zip(*(cells for _, cells in columns.values()), parameters, strict=True):
+    layout.add_row(cells[0], cells[-1], *cells[1:-1])
   hidden = len(summary['tasks']) - len(rows)
   if hidden:
-    layout.add_row('...', f'({hidden} more)')
+    layout.add_row('...', f'{hidden} more')
   return layout
 
 

@@ -1,5 +1,6 @@
 import io
 import json
+import re
 
 import numpy as np
 from absl.testing import absltest, parameterized
@@ -116,16 +117,25 @@ class ReportTest(test_case.TestCase):
     returns = np.arange(12 * 20, dtype=float).reshape(12, 1, 20).tolist()
     summary = report.summarize(trajectories.meta_test_result(returns))
     text = _render(report.format_table(summary, max_tasks=3))
-    self.assertIn('(9 more)', text)
-    self.assertIn('return 1 ', text)
-    self.assertIn('return 20', text)
-    self.assertNotIn('return 2 ', text)
+    self.assertIn('9 more', text)
+    self.assertIn('#1 ', text)
+    self.assertIn('#20', text)
+    self.assertNotIn('#2 ', text)
     self.assertLessEqual(max(map(len, text.splitlines())), 110)
 
+  def test_a_terminal_of_80_columns_breaks_no_row(self):
+    returns = (np.arange(12 * 6, dtype=float).reshape(12, 1, 6) * -3.7).tolist()
+    text = _render(
+      report.format_table(report.summarize(trajectories.meta_test_result(returns))), width=80
+    )
+    self.assertLen([line for line in text.splitlines() if re.match(r' *\d+ .*\d\.\d *$', line)], 12)
+    self.assertNotRegex(text, r'-\d+…')
+    self.assertLessEqual(max(map(len, text.splitlines())), 80)
 
-def _render(renderable) -> str:
+
+def _render(renderable, width: int = 110) -> str:
   stream = io.StringIO()
-  console.Console(file=stream, width=110).print(renderable)
+  console.Console(file=stream, width=width).print(renderable)
   return stream.getvalue()
 
 
