@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow_probability as tfp
 from rich import box, table
+from rich import text as rich_text
 
 if TYPE_CHECKING:
   from pearl_tf.evaluation import meta_test
@@ -236,9 +237,10 @@ def format_table(
     width = max(map(len, (name, footer, *cells)))
     layout.add_column(name, justify='right', footer=footer, no_wrap=True, min_width=width)
     if name == 'task':
-      layout.add_column('parameters', no_wrap=True, overflow='ellipsis')
+      layout.add_column('parameters')
   for cells in zip(*(cells for _, cells in columns.values()), parameters, strict=True):
-    layout.add_row(cells[0], cells[-1], *cells[1:-1])
+    cut = rich_text.Text(cells[-1], no_wrap=True, overflow='ellipsis')
+    layout.add_row(cells[0], cut, *cells[1:-1])
   hidden = len(summary['tasks']) - len(rows)
   if hidden:
     layout.add_row('...', f'{hidden} more')
