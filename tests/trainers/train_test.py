@@ -46,9 +46,8 @@ class Slope(meta_env.MetaEnv):
 
 
 def family_of_the_readme() -> str:
-  (code,) = re.findall(
-    r'```python\n(.*?)```', (small_run.ROOT / 'README.md').read_text(), re.DOTALL
-  )
+  codes = re.findall(r'```python\n(.*?)```', (small_run.ROOT / 'README.md').read_text(), re.DOTALL)
+  (code,) = (code for code in codes if 'class Reach' in code)
   return code
 
 

@@ -52,7 +52,7 @@ def make_environment(
 
   Args:
     make: makes one of the family; takes the arguments of its constructor, as
-      `Experiment.make_environment` does.
+      `make_environment` of an experiment does.
     max_episode_steps: time limit of every trajectory.
     width: pixels of the picture, which is `frame.HEIGHT` high, where the family lets them be chosen
       (`MetaEnv.has_picture_size`).
