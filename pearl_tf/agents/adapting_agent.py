@@ -124,7 +124,8 @@ class AdaptingAgent(tf.Module):
     return scalars
 
   def _train(self, pre: meta_gradient.Stage, post: meta_gradient.Stage) -> dict[str, float]:
-    raise NotImplementedError
+    """Takes one outer step; returns scalars for the log."""
+    raise NotImplementedError(f'{type(self).__name__} must implement _train.')
 
   def _chunks(
     self, pre: meta_gradient.Stage, post: meta_gradient.Stage
