@@ -1,5 +1,6 @@
 import functools
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from pearl_tf.collect import actor
-from pearl_tf.data import types
+from pearl_tf.data import files, types
 from pearl_tf.environments import half_cheetah, point_robot
 from pearl_tf.evaluation import meta_test
 from pearl_tf.evaluation.video import display, film, frame, mp4, plane, scenes
@@ -295,6 +296,22 @@ class FileTest(test_case.TestCase):
       writer.add(np.zeros((64, 64, 3), np.uint8))
     self.assertEqual(decode(path)[0].shape, (1, 64, 64, 3))
     self.assertLen(list(path.parent.iterdir()), 1)
+
+  def test_a_disk_that_takes_only_the_beginning_leaves_nothing(self):
+    path = self.temp_dir() / 'film.mp4'
+    noise = np.random.default_rng(0).integers(0, 255, (30, 64, 64, 3), dtype=np.uint8)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    self.addCleanup(resource.setrlimit, resource.RLIMIT_FSIZE, limits)
+    with (
+      self.assertRaisesRegex(files.FileError, 'film.mp4 cannot be written: 0 of 30 frames'),
+      mp4.Mp4Writer(path, fps=5) as writer,
+    ):
+      resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+      writer.add(noise[0])  # Starts the encoder, which inherits the limit.
+      resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+      for picture in noise[1:]:
+        writer.add(picture)
+    self.assertEmpty(list(path.parent.iterdir()))
 
   @parameterized.parameters('imageio_ffmpeg', 'imageio.v2', 'PIL.ImageDraw')
   def test_a_missing_package_is_named_with_the_command(self, package):

@@ -7,6 +7,7 @@ frames is the caller's.
 import contextlib
 import os
 import pathlib
+import shutil
 
 import numpy as np
 
@@ -69,6 +70,7 @@ class Mp4Writer:
       raise ValueError(f'the name of a video must end in .mp4, got {self.path.name!r}')
     require()
     self._fps = fps
+    self._num_frames = 0
     self._partial = self.path.with_name(f'.partial-{self.path.name}')
 
   def __enter__(self) -> 'Mp4Writer':
@@ -83,7 +85,8 @@ class Mp4Writer:
       codec='libx264',
       quality=_QUALITY,
       macro_block_size=_BLOCK,
-      ffmpeg_log_level='error',
+      # This process tells what is lost; the encoder would add lines about a frame cut by Ctrl-C.
+      ffmpeg_log_level='fatal',
     )
     return self
 
@@ -91,13 +94,29 @@ class Mp4Writer:
     """Appends a frame, `[H, W, 3] uint8`, of the same even size as the others."""
     with files.explained(self.path):
       self._writer.append_data(frame)
+    self._num_frames += 1
 
   def __exit__(self, error_class, *unused_error) -> None:
-    if error_class is None:
-      self._writer.close()
-      os.replace(self._partial, self.path)
-      return
-    # Ctrl-C reaches the encoder too, so its pipe may be closed already; the cause is on its way up.
-    with contextlib.suppress(OSError):
-      self._writer.close()
-    self._partial.unlink(missing_ok=True)
+    try:
+      # The encoder may have ended before its pipe was closed; then the cause is on its way up.
+      with contextlib.suppress(OSError) if error_class else files.explained(self.path):
+        self._writer.close()
+      if error_class is None:
+        self._check()
+        os.replace(self._partial, self.path)
+    finally:
+      self._partial.unlink(missing_ok=True)
+
+  def _check(self) -> None:
+    """The encoder's exit status is not told, so its file is asked."""
+    import imageio_ffmpeg
+
+    try:
+      written, _ = imageio_ffmpeg.count_frames_and_secs(str(self._partial))
+    except (OSError, RuntimeError):
+      written = 0
+    if written != self._num_frames:
+      raise files.FileError(
+        f'{self.path} cannot be written: {written} of {self._num_frames} frames arrived in it; '
+        f'{shutil.disk_usage(self.path.parent).free / 1e6:,.0f} MB are free on its disk'
+      )
