@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from pearl_tf.agents import adapting_agent
 from pearl_tf.data import types
@@ -30,7 +29,7 @@ class AdaptingActor:
   """Acts with adapted parameters; a `collect.actor.Actor`."""
 
   def __init__(self, agent: adapting_agent.AdaptingAgent, *, deterministic: bool):
-    """Compiles lazily, at the first call.
+    """Connects it with an agent.
 
     Args:
       agent: holds the meta-parameters.
@@ -38,23 +37,6 @@ class AdaptingActor:
     """
     self._agent = agent
     self._deterministic = deterministic
-    policy, size = agent.policy, agent.policy.num_parameters
-    self._act = tf.function(
-      self._act_on,
-      input_signature=[
-        tf.TensorSpec([None, policy.observation_size], tf.float32),
-        tf.TensorSpec([None, size], tf.float32),
-        tf.TensorSpec([None], tf.float32),
-        tf.TensorSpec([2], tf.int32),
-      ],
-    )
-
-  def _act_on(self, observation, parameters, adapted, seed):
-    policy = self._agent.policy(parameters, observation[:, tf.newaxis])
-    mean, std = policy.mean[:, 0], tf.exp(policy.log_std[:, 0])
-    sampled = mean + std * tf.random.stateless_normal(tf.shape(mean), seed)
-    is_greedy = self._deterministic & (adapted > 0)
-    return tf.where(is_greedy[:, tf.newaxis], mean, sampled)
 
   def initial_state(self, batch_size: int) -> AdaptedState:
     """Returns the meta-parameters as they are now, once a session."""
@@ -64,7 +46,11 @@ class AdaptingActor:
   def act(self, observation, step_type, reward, state, seed):
     """Returns actions `[B, A]` and the state, which acting does not change."""
     del step_type, reward
-    return self._act(observation, state.parameters, state.adapted, seed).numpy(), state
+    policy = self._agent.policy.on_arrays(state.parameters, observation[:, np.newaxis])
+    mean, std = policy.mean[:, 0], np.exp(policy.log_std[:, 0])
+    noise = np.random.default_rng(seed).standard_normal(mean.shape, np.float32)
+    is_greedy = self._deterministic & (state.adapted > 0)
+    return np.where(is_greedy[:, np.newaxis], mean, mean + std * noise), state
 
   def adapt(
     self,

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tf_agents.policies import tf_policy
 from tf_agents.trajectories import time_step as ts
 
-from pearl_tf.collect import actor
+from pearl_tf.collect import actor, compiled
 from pearl_tf.data import specs, types
 
 
@@ -33,18 +33,17 @@ class Acting(actor.BelievingActor):
     """
     self._policy = policy
     state_spec = specs.with_leading(policy.policy_state_spec, None)
-    self._act = tf.function(
+    self._act = compiled.Compiled(
       self._act_on,
-      input_signature=[
+      [
         tf.TensorSpec([None, domain.observation_size], tf.float32),
         tf.TensorSpec([None], tf.int32),
         state_spec,
         tf.TensorSpec([2], tf.int32),
       ],
     )
-    self._infer = tf.function(
-      infer_posterior,
-      input_signature=[specs.with_leading(specs.context_spec(domain), None, None)],
+    self._infer = compiled.Compiled(
+      infer_posterior, [specs.with_leading(specs.context_spec(domain), None, None)]
     )
 
   def _act_on(self, observation, step_type, policy_state, seed):
@@ -81,7 +80,7 @@ class Acting(actor.BelievingActor):
     """
     del reward
     action, latent = self._act(observation, step_type, state, seed)
-    return action.numpy(), state._replace(latent=latent.numpy())
+    return action, state._replace(latent=latent)
 
   def infer(self, contexts: Sequence[types.Episode]) -> types.Posterior:
     """Infers one belief per context.
@@ -92,8 +91,7 @@ class Acting(actor.BelievingActor):
     Returns:
       Beliefs as numpy arrays `[K, Z]`.
     """
-    posterior = self._infer(_pad(contexts))
-    return types.Posterior(*(part.numpy() for part in posterior))
+    return self._infer(_pad(contexts))
 
 
 def _pad(contexts: Sequence[types.Episode]) -> types.ContextBatch:

@@ -6,8 +6,8 @@ layout, the density and the divergence; who moves them is in `pearl_tf.agents`.
 """
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import gin
 import numpy as np
@@ -91,14 +91,34 @@ class FlatGaussian:
       tf.reshape(part, tf.concat([tf.shape(part)[:-1], shape], 0))
       for part, shape in zip(tf.split(parameters, self._sizes, axis=-1), self._shapes, strict=True)
     )
-    hidden = observation
-    for index in range(0, len(layers), 2):
-      hidden = tf.matmul(hidden, layers[index]) + layers[index + 1]
-      if index < len(layers) - 2:
-        hidden = tf.tanh(hidden)
-    mean = hidden * math.exp(self._log_scale)
+    mean = self._mean(layers, observation, tf.tanh)
     log_std = tf.maximum(log_std, tf.cast(_MIN_LOG_STD, log_std.dtype)) + self._log_scale
     return Gaussian(mean, tf.broadcast_to(log_std, tf.shape(mean)))
+
+  def on_arrays(self, parameters: np.ndarray, observation: np.ndarray) -> Gaussian:
+    """Returns the same on arrays; for acting, where starting TensorFlow costs 20 times as much.
+
+    Args:
+      parameters: `[T, P]`, float.
+      observation: `[T, N, O]`, of the same type.
+    """
+    *layers, log_std = (
+      part.reshape(-1, *shape)
+      for part, shape in zip(
+        np.split(parameters, np.cumsum(self._sizes)[:-1], axis=-1), self._shapes, strict=True
+      )
+    )
+    mean = self._mean(layers, observation, np.tanh)
+    log_std = np.maximum(log_std, _MIN_LOG_STD) + self._log_scale
+    return Gaussian(mean, np.broadcast_to(log_std, mean.shape))
+
+  def _mean(self, layers: Sequence[Any], observation: Any, tanh: Callable[[Any], Any]) -> Any:
+    hidden = observation
+    for index in range(0, len(layers), 2):
+      hidden = hidden @ layers[index] + layers[index + 1]
+      if index < len(layers) - 2:
+        hidden = tanh(hidden)
+    return hidden * math.exp(self._log_scale)
 
 
 def log_prob(policy: Gaussian, action: tf.Tensor) -> tf.Tensor:

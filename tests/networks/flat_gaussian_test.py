@@ -30,6 +30,8 @@ class FlatGaussianTest(test_case.TestCase):
       self.assertAllClose(found.log_std[task], np.tile(parts[6] + np.log(0.1), [7, 1]))
       alone = self.policy(tf.constant(parameters[task]), tf.constant(observation[task]))
       self.assertAllClose(alone.mean, found.mean[task])
+    for part, same in zip(found, self.policy.on_arrays(parameters, observation), strict=True):
+      self.assertAllClose(part, same)
 
   def test_begins_by_glorot(self):
     parameters = self.policy.initial_parameters(seed=3)

@@ -7,6 +7,7 @@ import tensorflow as tf
 from tf_agents.trajectories import time_step as ts
 
 from pearl_tf.agents.rl2 import agent as rl2_agent
+from pearl_tf.collect import compiled
 from pearl_tf.networks import recurrent_actor_critic
 
 
@@ -39,9 +40,8 @@ class RL2Actor:
     sizes = agent.network.observation_size, agent.network.action_size, agent.network.state_size
     observation, action, hidden = (tf.TensorSpec([None, size], tf.float32) for size in sizes)
     scalar = tf.TensorSpec([None], tf.float32)
-    self._act = tf.function(
-      self._act_on,
-      input_signature=[observation, action, scalar, scalar, hidden, tf.TensorSpec([2], tf.int32)],
+    self._act = compiled.Compiled(
+      self._act_on, [observation, action, scalar, scalar, hidden, tf.TensorSpec([2], tf.int32)]
     )
 
   def _act_on(self, observation, action, reward, done, hidden, seed):
@@ -68,8 +68,7 @@ class RL2Actor:
     action, hidden = self._act(
       observation, state.action, reward * state.has_begun, done, state.hidden, seed
     )
-    action = action.numpy()
-    return action, TrialState(hidden.numpy(), action, np.ones_like(state.has_begun))
+    return action, TrialState(hidden, action, np.ones_like(state.has_begun))
 
   def adapt(self, state, episodes_by_session, random):
     """Returns the state as it is: acting has adapted it."""
