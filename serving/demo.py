@@ -37,12 +37,12 @@ def main(argv: list[str]) -> None:
   if options.pretrained is None:
     training_demo.main(argv)
   # Here, so that --help and wrong flags are answered without the wait for TensorFlow.
-  from pearl_tf.experiment import exports, trained
+  from pearl_tf.experiment import run_exporter, trained
 
   root_dir = options.root_dir if options.pretrained is None else None
   agent = trained.load(root_dir, pretrained=options.pretrained)
   if agent.claim is not None:
-    exports.RunExporter(agent.builder, agent.exports, keep=1).export(agent.env_steps)
+    run_exporter.RunExporter(agent.builder, agent.exports, keep=1).export(agent.env_steps)
   _verify(agent.exports)
   _serve_and_adapt(agent, seed=options.seed)
 

@@ -33,13 +33,13 @@ def main(argv: list[str]) -> None:
   agent_flags.check(options)
   # Not above: --help and wrong flags are answered at once, without loading TensorFlow.
   from pearl_tf.data import files
-  from pearl_tf.experiment import exports
+  from pearl_tf.experiment import run_exporter
 
   if options.export_dir is not None:
     files.output_folder(options.export_dir, '--export_dir')
   agent = agent_flags.load(options)
   directory = files.output_folder(options.export_dir or agent.exports, '--export_dir')
-  exporter = exports.RunExporter(
+  exporter = run_exporter.RunExporter(
     agent.builder,
     directory,
     keep=options.keep,

@@ -20,7 +20,7 @@ from pearl_tf.programs import agent_flags, program
 
 if TYPE_CHECKING:
   from pearl_tf.collect import rollout
-  from pearl_tf.evaluation import meta_test
+  from pearl_tf.evaluation import meta_testing
 
 
 def define_flags() -> None:
@@ -122,8 +122,8 @@ def _record(options: flags.FlagValues) -> None:
 
 
 def _protocol(
-  options: flags.FlagValues, configured: 'meta_test.MetaTest', max_steps: int
-) -> tuple['meta_test.MetaTest', int]:
+  options: flags.FlagValues, configured: 'meta_testing.MetaTest', max_steps: int
+) -> tuple['meta_testing.MetaTest', int]:
   """Returns the run's protocol with what the flags change, and how many trajectories it shows."""
   changes = {}
   if options.num_exploration_episodes is not None:

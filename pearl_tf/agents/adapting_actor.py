@@ -1,4 +1,4 @@
-"""How ProMP and MAML act: parameters of its own for every session, moved by one step.
+"""How ProMP and MAML act: parameters of its own for every trial, moved by one step.
 
 This module owns when actions are sampled. Before adaptation they always are: the mean has a score
 of zero, so an agent that explored greedily would learn nothing from it.
@@ -14,7 +14,7 @@ from pearl_tf.data import types
 
 
 class AdaptedState(NamedTuple):
-  """What a session carries.
+  """What a trial carries.
 
   Attributes:
     parameters: `[B, P] float32`.
@@ -39,7 +39,7 @@ class AdaptingActor:
     self._deterministic = deterministic
 
   def initial_state(self, batch_size: int) -> AdaptedState:
-    """Returns the meta-parameters as they are now, once a session."""
+    """Returns the meta-parameters as they are now, once a trial."""
     parameters = np.tile(self._agent.parameters.numpy(), [batch_size, 1])
     return AdaptedState(parameters, np.zeros([batch_size], np.float32))
 
@@ -55,10 +55,10 @@ class AdaptingActor:
   def adapt(
     self,
     state: AdaptedState,
-    episodes_by_session: Sequence[Sequence[types.Episode]],
+    episodes_by_trial: Sequence[Sequence[types.Episode]],
     random: np.random.Generator,
   ) -> AdaptedState:
-    """Takes the one inner step of those sessions that have not taken it.
+    """Takes the one inner step of those trials that have not taken it.
 
     Later episodes, which are not of the meta-parameters, change nothing.
     """
@@ -68,6 +68,6 @@ class AdaptingActor:
       return state
     parameters = state.parameters.copy()
     parameters[due] = self._agent.adapt(
-      parameters[due], [episodes_by_session[index] for index in due]
+      parameters[due], [episodes_by_trial[index] for index in due]
     )
     return AdaptedState(parameters, np.ones_like(state.adapted))

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from pearl_tf.agents import builder, learner
-from pearl_tf.collect import actor, collector, rollout, schedule, session
+from pearl_tf.collect import actor, collector, rollout, schedule, trial
 from pearl_tf.data import seeds, types
 
 
@@ -22,7 +22,7 @@ class OnPolicyAgent(Protocol):
   train_step_counter: tf.Variable
 
   def take(self, episodes: Mapping[str, Sequence[Sequence[types.Episode]]]) -> None:
-    """Takes the data of an iteration: of each phase, by its name, the episodes of each session."""
+    """Takes the data of an iteration: of each phase, by its name, the episodes of each trial."""
 
   def train(self) -> dict[str, float]:
     """Takes one gradient step on them; returns scalars for the log."""
@@ -81,11 +81,11 @@ class OnPolicyTraining:
     returns = defaultdict(list)
 
     def keep(finished: rollout.FinishedEpisode) -> None:
-      episodes[finished.phase][finished.session_index].append(finished.episode)
+      episodes[finished.phase][finished.trial_index].append(finished.episode)
       returns[finished.phase].append(float(np.sum(finished.episode.context_reward)))
 
     env_steps = self._rollout.run(
-      [session.Session(tasks[index], self._phases) for index in drawn],
+      [trial.Trial(tasks[index], self._phases) for index in drawn],
       seed=seeds.sequence(seed, seeds.Stream.COLLECT, iteration),
       on_episode=keep,
     )

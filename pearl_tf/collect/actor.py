@@ -9,15 +9,15 @@ from pearl_tf.data import types
 
 
 class Actor(Protocol):
-  """Acts for any number of sessions and adapts to what they have seen.
+  """Acts for any number of trials and adapts to what they have seen.
 
-  What a session carries (a belief, adapted parameters, a hidden state) is a nest of arrays
-  `[B, ...]`, one row a session. The roll-out keeps the rows and hands them out; a row depends on no
-  other session.
+  What a trial carries (a belief, adapted parameters, a hidden state) is a nest of arrays
+  `[B, ...]`, one row a trial. The roll-out keeps the rows and hands them out; a row depends on no
+  other trial.
   """
 
   def initial_state(self, batch_size: int) -> Any:
-    """Returns what sessions carry before they have seen anything, a nest of `[B, ...]`."""
+    """Returns what trials carry before they have seen anything, a nest of `[B, ...]`."""
 
   def act(
     self,
@@ -27,35 +27,35 @@ class Actor(Protocol):
     state: Any,
     seed: np.ndarray,
   ) -> tuple[np.ndarray, Any]:
-    """Chooses one action a session.
+    """Chooses one action a trial.
 
     Args:
       observation: `[B, O] float32`.
       step_type: `[B] int32`, TF-Agents step types.
-      reward: `[B] float32`, the context reward of the session's last step, also if that was in the
+      reward: `[B] float32`, the context reward of the trial's last step, also if that was in the
         episode before; 0 before its first step.
-      state: what the sessions carry.
+      state: what the trials carry.
       seed: `[2] int32`.
 
     Returns:
-      Actions `[B, A] float32` in [-1, 1], or beyond to be clipped, and what the sessions carry now.
+      Actions `[B, A] float32` in [-1, 1], or beyond to be clipped, and what the trials carry now.
     """
 
   def adapt(
     self,
     state: Any,
-    episodes_by_session: Sequence[Sequence[types.Episode]],
+    episodes_by_trial: Sequence[Sequence[types.Episode]],
     random: np.random.Generator,
   ) -> Any:
-    """Adapts sessions to their contexts, between episodes.
+    """Adapts trials to their contexts, between episodes.
 
     Args:
-      state: what the sessions carry.
-      episodes_by_session: of each the episodes of its context, or a sub-sample of transitions.
+      state: what the trials carry.
+      episodes_by_trial: of each the episodes of its context, or a sub-sample of transitions.
       random: for whoever draws.
 
     Returns:
-      What the sessions carry now.
+      What the trials carry now.
     """
 
 
@@ -72,11 +72,11 @@ class BelievingActor:
   def adapt(
     self,
     state: types.PolicyState,
-    episodes_by_session: Sequence[Sequence[types.Episode]],
+    episodes_by_trial: Sequence[Sequence[types.Episode]],
     random: np.random.Generator,
   ) -> types.PolicyState:
     del random
-    return state._replace(posterior=self.infer([joined(own) for own in episodes_by_session]))
+    return state._replace(posterior=self.infer([joined(own) for own in episodes_by_trial]))
 
 
 def joined(episodes: Sequence[types.Episode]) -> types.Episode:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pearl_tf.collect import rollout, schedule, session
+from pearl_tf.collect import rollout, schedule, trial
 from pearl_tf.data import sampling_scheme, types
 from pearl_tf.replay import writer
 
@@ -24,11 +24,11 @@ class Collected(NamedTuple):
 
 
 class Collector:
-  """Runs sessions on training tasks and writes every episode to the replay."""
+  """Runs trials on training tasks and writes every episode to the replay."""
 
   def __init__(
     self,
-    rollout_fns: rollout.Rollout,
+    rollouts: rollout.Rollout,
     replay_writer: writer.ReplayWriter,
     collect_schedule: schedule.CollectSchedule,
     *,
@@ -38,21 +38,21 @@ class Collector:
     """Connects a rollout with a replay.
 
     Args:
-      rollout_fns: environments and the exploring policy.
+      rollouts: environments and the exploring policy.
       replay_writer: where episodes go.
       collect_schedule: what a visit to a task consists of.
       context_size: context transitions per inference during collection.
       context_sampling: 'transitions' or 'trajectories', how they are drawn.
     """
-    self._rollout = rollout_fns
+    self._rollout = rollouts
     self._writer = replay_writer
     self._schedule = collect_schedule
     self._phases = collect_schedule.visit_phases(context_size, context_sampling)
 
   def fill(self, tasks: Sequence[types.Task], *, seed: np.random.SeedSequence) -> Collected:
     """Collects the initial pool of every task, on the prior with the policy as it is."""
-    sessions = [session.Session(task, self._schedule.initial_phases()) for task in tasks]
-    return self._run(sessions, seed, 0)
+    trials = [trial.Trial(task, self._schedule.initial_phases()) for task in tasks]
+    return self._run(trials, seed, 0)
 
   def visit(
     self, tasks: Sequence[types.Task], *, seed: np.random.SeedSequence, number: int
@@ -67,16 +67,16 @@ class Collector:
       seed: source of all randomness.
       number: of this round of visits, from 1, growing over the run.
     """
-    return self._run([session.Session(task, self._phases) for task in tasks], seed, number)
+    return self._run([trial.Trial(task, self._phases) for task in tasks], seed, number)
 
   def _run(
-    self, sessions: Sequence[session.Session], seed: np.random.SeedSequence, number: int
+    self, trials: Sequence[trial.Trial], seed: np.random.SeedSequence, number: int
   ) -> Collected:
-    last_visit = {current.task.index: index for index, current in enumerate(sessions)}
+    last_visit = {current.task.index: index for index, current in enumerate(trials)}
     returns: dict[str, list[float]] = defaultdict(list)
 
     def write(finished: rollout.FinishedEpisode) -> None:
-      is_last_visit = last_visit[finished.task.index] == finished.session_index
+      is_last_visit = last_visit[finished.task.index] == finished.trial_index
       self._writer.write(
         finished.task.index,
         finished.episode,
@@ -85,6 +85,6 @@ class Collector:
       )
       returns[finished.phase].append(float(np.sum(finished.episode.context_reward)))
 
-    env_steps = self._rollout.run(sessions, seed=seed, on_episode=write)
+    env_steps = self._rollout.run(trials, seed=seed, on_episode=write)
     self._writer.flush()
     return Collected(env_steps, {phase: float(np.mean(r)) for phase, r in returns.items()})

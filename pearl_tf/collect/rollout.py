@@ -1,4 +1,4 @@
-"""Roll-outs: many task sessions stepped in lockstep by one policy.
+"""Roll-outs: many trials stepped in lockstep by one policy.
 
 This module owns the loop between environments and policy, for collection and meta-test alike. What
 becomes of an episode (replay, scores) is the caller's business, through a callback.
@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tf_agents.trajectories import time_step as ts
 
-from pearl_tf.collect import actor, session
+from pearl_tf.collect import actor, trial
 from pearl_tf.data import types
 from pearl_tf.environments import gymnasium_adapter
 
@@ -20,18 +20,18 @@ class FinishedEpisode(NamedTuple):
   """An episode and the belief it was acted on.
 
   Attributes:
-    session_index: position of its session in the list given to `run`.
+    trial_index: position of its trial in the list given to `run`.
     task: the task.
     phase: name of the phase.
     index: 0-based number of the episode within its phase.
-    in_context: whether it joined the session's context.
+    in_context: whether it joined the trial's context.
     adapted: whether the belief came from the context (False: the prior).
-    state: what the session carried at its end, the actor's nest without leading dimension.
+    state: what the trial carried at its end, the actor's nest without leading dimension.
     episode: its `S` transitions.
     success: whether it succeeded, 1 or 0; None where the environment does not say.
   """
 
-  session_index: int
+  trial_index: int
   task: types.Task
   phase: str
   index: int
@@ -43,22 +43,22 @@ class FinishedEpisode(NamedTuple):
 
 
 class _Slot:
-  """One environment with the session and the unfinished episode that occupy it."""
+  """One environment with the trial and the unfinished episode that occupy it."""
 
   def __init__(self, environment: gymnasium_adapter.GymnasiumAdapter):
     self.environment = environment
-    self.session: session.Session | None = None
-    self.session_index = -1
+    self.trial: trial.Trial | None = None
+    self.trial_index = -1
     self.before_episode: tuple[list[np.ndarray], float] = [], 0.0
     self.success: float | None = None
     self._columns = types.Episode([], [], [], [], [], [])
 
-  def start_session(self, index: int, new_session: session.Session, seed: int) -> None:
-    self.session_index = index
-    self.session = new_session
+  def start_trial(self, index: int, new_trial: trial.Trial, seed: int) -> None:
+    self.trial_index = index
+    self.trial = new_trial
     self._columns = types.Episode([], [], [], [], [], [])  # A fault may have left a part of one.
     self.environment.seed(seed)
-    self.environment.set_task(new_session.task)
+    self.environment.set_task(new_trial.task)
 
   def record(self, observation: np.ndarray, action: np.ndarray, step: types.Step) -> None:
     columns = self._columns
@@ -82,18 +82,18 @@ class _Slot:
 
 
 class Rollout:
-  """Runs any number of sessions on a fixed set of environments."""
+  """Runs any number of trials on a fixed set of environments."""
 
   def __init__(
     self,
     environments: Sequence[gymnasium_adapter.GymnasiumAdapter],
-    acting_fns: actor.Actor,
+    acting: actor.Actor,
   ):
     """Prepares one slot per environment.
 
     Args:
-      environments: as many sessions run in parallel; each must have a time limit.
-      acting_fns: acts and adapts.
+      environments: as many trials run in parallel; each must have a time limit.
+      acting: acts and adapts.
 
     Raises:
       ValueError: if there is no environment or one without `max_episode_steps`.
@@ -104,7 +104,7 @@ class Rollout:
       if environment.max_episode_steps is None:
         raise ValueError(f'{environment.name} has no max_episode_steps: an episode might never end')
     self._slots = [_Slot(environment) for environment in environments]
-    self._actor = acting_fns
+    self._actor = acting
     num_slots = len(self._slots)
     observation_size = environments[0].observation_spec().shape[0]
     self._observation = np.zeros([num_slots, observation_size], np.float32)
@@ -113,18 +113,18 @@ class Rollout:
 
   def run(
     self,
-    sessions: Sequence[session.Session],
+    trials: Sequence[trial.Trial],
     *,
     seed: np.random.SeedSequence,
     on_episode: Callable[[FinishedEpisode], None],
   ) -> int:
-    """Runs every session to its end.
+    """Runs every trial to its end.
 
-    The result is a function of the policy, the sessions, the number of slots and `seed`. An episode
-    with a number that `Tolerance` does not take is thrown away; its session goes on with another.
+    The result is a function of the policy, the trials, the number of slots and `seed`. An episode
+    with a number that `Tolerance` does not take is thrown away; its trial goes on with another.
 
     Args:
-      sessions: started in order, as slots become free.
+      trials: started in order, as slots become free.
       seed: source of all randomness: environments, latents, actions, context sub-samples.
       on_episode: called with every finished episode, in the order they finish.
 
@@ -136,13 +136,13 @@ class Rollout:
         away; names environment and task.
       PolicyFault: if an action is not a number.
     """
-    session_seeds = np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, 0))
+    trial_seeds = np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, 0))
     random = np.random.default_rng(
       np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, 1))
     )
-    environment_seeds = session_seeds.generate_state(len(sessions))
-    waiting = list(enumerate(sessions))[::-1]
-    # Anew at every run: what a session begins with may have been trained meanwhile.
+    environment_seeds = trial_seeds.generate_state(len(trials))
+    waiting = list(enumerate(trials))[::-1]
+    # Anew at every run: what a trial begins with may have been trained meanwhile.
     initial = self._actor.initial_state(1)
     self._initial = tf.nest.flatten(tf.nest.map_structure(lambda part: part[0], initial))
     self._state = tf.nest.map_structure(
@@ -151,10 +151,10 @@ class Rollout:
 
     def start_next(slot_index: int) -> bool:
       while waiting:
-        index, next_session = waiting.pop()
-        if next_session.phase is not None:
+        index, next_trial = waiting.pop()
+        if next_trial.phase is not None:
           slot = self._slots[slot_index]
-          slot.start_session(index, next_session, int(environment_seeds[index]))
+          slot.start_trial(index, next_trial, int(environment_seeds[index]))
           self._reward[slot_index] = 0.0
           self._start_episode(slot_index, to_prior=True)
           return True
@@ -168,7 +168,7 @@ class Rollout:
       num_steps += len(active)
       for slot_index in ended:
         on_episode(self._finish_episode(slot_index))
-      finished = [slot for slot in ended if self._slots[slot].session.phase is None]
+      finished = [slot for slot in ended if self._slots[slot].trial.phase is None]
       idle = [slot for slot in finished if not start_next(slot)]
       active = [slot for slot in active if slot not in idle]
       self._adapt_where_due([slot for slot in ended if slot not in idle], random)
@@ -208,12 +208,12 @@ class Rollout:
     return ended
 
   def _finish_episode(self, slot_index: int) -> FinishedEpisode:
-    """Hands out the episode of a slot and starts the next one of its session, if any."""
+    """Hands out the episode of a slot and starts the next one of its trial, if any."""
     slot = self._slots[slot_index]
-    current = slot.session
+    current = slot.trial
     episode = slot.take_episode()
     finished = FinishedEpisode(
-      session_index=slot.session_index,
+      trial_index=slot.trial_index,
       task=current.task,
       phase=current.phase.name,
       index=current.episodes_in_phase,
@@ -252,10 +252,10 @@ class Rollout:
         kept[slots] = changed
 
   def _adapt_where_due(self, slots: list[int], random: np.random.Generator) -> None:
-    """Adapts all slots whose session asks for it, in one call."""
-    due = [slot for slot in slots if self._slots[slot].session.needs_inference]
+    """Adapts all slots whose trial asks for it, in one call."""
+    due = [slot for slot in slots if self._slots[slot].trial.needs_inference]
     if not due:
       return
-    contexts = [self._slots[slot].session.context(random) for slot in due]
+    contexts = [self._slots[slot].trial.context(random) for slot in due]
     state = self._read(due)
     self._write(due, state, self._actor.adapt(state, contexts, random))

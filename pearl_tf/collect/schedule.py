@@ -1,4 +1,4 @@
-"""What a session does: phases of episodes, each with its rule for the belief.
+"""What a trial does: phases of episodes, each with its rule for the belief.
 
 This module owns the data-collection and meta-test schedules of the algorithm as plain data. The
 roll-out executes them; nothing here touches an environment or a network.
@@ -17,14 +17,14 @@ class Phase:
 
   Episodes are rolled until `num_steps` transitions are reached, so a phase overshoots by less than
   one episode. The latent is redrawn at every episode; once `num_prior_episodes` are done the belief
-  is inferred anew from the session's context before each episode.
+  is inferred anew from the trial's context before each episode.
 
   Attributes:
     name: appears in logs.
     num_steps: transitions to reach; 0 skips the phase.
     num_prior_episodes: episodes acted on the prior before the belief first follows the context; 0
       starts on the posterior, None never leaves the prior.
-    in_context: whether this phase's transitions join the session's context.
+    in_context: whether this phase's transitions join the trial's context.
     context_size: transitions drawn with replacement from the context for each inference; None for
       all of them once.
     context_sampling: 'transitions' or 'trajectories', what is drawn to make up `context_size`;

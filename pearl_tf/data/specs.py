@@ -76,7 +76,7 @@ def meta_batch_spec(domain: DomainSpec) -> types.MetaBatch:
 
 
 def policy_state_spec(latent_size: int) -> types.PolicyState:
-  """Returns the specs of one session's `types.PolicyState`."""
+  """Returns the specs of one trial's `types.PolicyState`."""
   latent = tf.TensorSpec([latent_size], tf.float32, 'latent')
   return types.PolicyState(
     latent=latent,

@@ -2,7 +2,7 @@
 
 This module owns the vocabulary: every other layer speaks in these types. It computes nothing.
 Leading dimensions are letters fixed for the whole code base: `T` tasks in a meta-batch, `N`
-context transitions, `B` RL transitions per task (or parallel sessions when acting), `S` steps of an
+context transitions, `B` RL transitions per task (or parallel trials when acting), `S` steps of an
 episode, `O` observation, `A` action and `Z` latent size.
 """
 

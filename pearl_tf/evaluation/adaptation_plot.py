@@ -20,7 +20,7 @@ if TYPE_CHECKING:
   from matplotlib import axes as mpl_axes
   from matplotlib import figure as mpl_figure
 
-  from pearl_tf.evaluation import meta_test
+  from pearl_tf.evaluation import meta_testing
 
 _MAX_COLUMNS = 4
 _MAX_LEGEND_ENTRIES = 6
@@ -30,7 +30,7 @@ _LABELS_HEIGHT = 1.05
 
 
 def adaptation(
-  trajectories: Sequence[meta_test.Trajectory],
+  trajectories: Sequence[meta_testing.ScoredEpisode],
   output: str | os.PathLike | None = None,
   *,
   goals: Mapping[int, np.ndarray] | None = None,
@@ -122,7 +122,7 @@ def _num_columns(num_tasks: int) -> int:
 
 def _draw_plane(
   axes: mpl_axes.Axes,
-  group: Sequence[meta_test.Trajectory],
+  group: Sequence[meta_testing.ScoredEpisode],
   goal: np.ndarray | None,
   goal_radius: float | None,
   belief_positions: Mapping[tuple[int, int], np.ndarray] | None,
@@ -157,7 +157,7 @@ def _draw_plane(
 
 
 def _draw_belief(
-  axes: mpl_axes.Axes, group: Sequence[meta_test.Trajectory], num_trajectories: int
+  axes: mpl_axes.Axes, group: Sequence[meta_testing.ScoredEpisode], num_trajectories: int
 ) -> None:
   """Draws a bar per latent dimension, from mean - std to mean + std, beside each trajectory."""
   from matplotlib import ticker

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
   from matplotlib import axes as mpl_axes
   from matplotlib import figure as mpl_figure
 
-  from pearl_tf.evaluation import meta_test
+  from pearl_tf.evaluation import meta_testing
 
 _STEPS_LABEL = 'env steps (training transitions collected)'
 # Units of the time axis, the largest first, with their length in hours.
@@ -116,7 +116,7 @@ def learning_curve(
 
 
 def returns_by_trajectory(
-  results: Mapping[str, meta_test.MetaTestResult],
+  results: Mapping[str, meta_testing.MetaTestResult],
   output: str | os.PathLike | None = None,
   *,
   oracle_return: float | None = None,

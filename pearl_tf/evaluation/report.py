@@ -17,12 +17,12 @@ from rich import box, table
 from rich import text as rich_text
 
 if TYPE_CHECKING:
-  from pearl_tf.evaluation import meta_test
+  from pearl_tf.evaluation import meta_testing
 
 _MAX_TRAJECTORY_COLUMNS = 6
 
 
-def final_returns(result: meta_test.MetaTestResult) -> dict[int, float]:
+def final_returns(result: meta_testing.MetaTestResult) -> dict[int, float]:
   """Returns the final return of each task: of the last trajectory, averaged over repeats.
 
   Args:
@@ -40,7 +40,7 @@ def final_returns(result: meta_test.MetaTestResult) -> dict[int, float]:
   }
 
 
-def success_rates(result: meta_test.MetaTestResult) -> dict[int, float] | None:
+def success_rates(result: meta_testing.MetaTestResult) -> dict[int, float] | None:
   """Returns the success rate of each task: of the last trajectory, averaged over repeats.
 
   Args:
@@ -62,7 +62,7 @@ def success_rates(result: meta_test.MetaTestResult) -> dict[int, float] | None:
   }
 
 
-def task_returns_by_trajectory(result: meta_test.MetaTestResult) -> dict[int, np.ndarray]:
+def task_returns_by_trajectory(result: meta_testing.MetaTestResult) -> dict[int, np.ndarray]:
   """Returns how the return of each task develops from its first trajectory on.
 
   Args:
@@ -83,7 +83,7 @@ def task_returns_by_trajectory(result: meta_test.MetaTestResult) -> dict[int, np
   return curves
 
 
-def returns_by_trajectory(result: meta_test.MetaTestResult) -> np.ndarray:
+def returns_by_trajectory(result: meta_testing.MetaTestResult) -> np.ndarray:
   """Returns how the return develops from the first trajectory on, averaged over tasks.
 
   Args:
@@ -98,7 +98,7 @@ def returns_by_trajectory(result: meta_test.MetaTestResult) -> np.ndarray:
   return np.mean(stacked_returns_by_trajectory(result), axis=0)
 
 
-def stacked_returns_by_trajectory(result: meta_test.MetaTestResult) -> np.ndarray:
+def stacked_returns_by_trajectory(result: meta_testing.MetaTestResult) -> np.ndarray:
   """Returns `[tasks, K] float64`: `task_returns_by_trajectory` of all tasks, cut to the shortest.
 
   Raises:
@@ -142,7 +142,7 @@ def confidence_interval(
   return float(mean - half_width), float(mean + half_width)
 
 
-def summarize(result: meta_test.MetaTestResult, confidence: float = 0.95) -> dict[str, Any]:
+def summarize(result: meta_testing.MetaTestResult, confidence: float = 0.95) -> dict[str, Any]:
   """Summarizes a meta-test as plain data that `json.dump` takes.
 
   Args:
@@ -252,12 +252,12 @@ def in_words(summary: Mapping[str, Any]) -> str:
   return f'final return {_mean_and_half_width(summary)}; {_caption(summary)}'
 
 
-def _returns_by_task(result: meta_test.MetaTestResult) -> dict[int, list[list[float]]]:
+def _returns_by_task(result: meta_testing.MetaTestResult) -> dict[int, list[list[float]]]:
   return _by_task(result, lambda trajectory: trajectory.episode_return)
 
 
 def _by_task(
-  result: meta_test.MetaTestResult, value_fn: Callable[[meta_test.Trajectory], Any]
+  result: meta_testing.MetaTestResult, value_fn: Callable[[meta_testing.ScoredEpisode], Any]
 ) -> dict[int, list[list[Any]]]:
   """Groups values by task, then by repeat, each in ascending order of trajectory index."""
   if not result.trajectories:

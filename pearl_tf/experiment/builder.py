@@ -12,7 +12,7 @@ from pearl_tf.collect import actor, rollout
 from pearl_tf.data import files, seeds, specs
 from pearl_tf.environments import gymnasium_adapter
 from pearl_tf.experiment import experiment as experiment_lib
-from pearl_tf.experiment import run_folder, tasks
+from pearl_tf.experiment import run_folder, task_split
 
 
 class Builder:
@@ -72,7 +72,7 @@ class Builder:
     """
     if folder is not None and folder.tasks.is_file():
       try:
-        self.tasks = tasks.load(folder.tasks)
+        self.tasks = task_split.load(folder.tasks)
         return
       except files.FileError as error:  # The seed draws the same again.
         logging.warning('%s', error)
@@ -81,7 +81,7 @@ class Builder:
       self._environments[0].gymnasium_env, default_seed=default_seed
     )
     if folder is not None:
-      tasks.save(self.tasks, folder.tasks)
+      task_split.save(self.tasks, folder.tasks)
 
   @property
   def run(self) -> agents_builder.Run:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pearl_tf.data import files, seeds
-from pearl_tf.evaluation import adaptation_plot, meta_test, plots, report
+from pearl_tf.evaluation import adaptation_plot, meta_testing, plots, report
 from pearl_tf.experiment import local_loop, metrics, run_folder, trained
 
 SUMMARY = 'summary.json'
@@ -90,7 +90,7 @@ def write_summary(root: pathlib.Path, summary: dict) -> None:
 
 
 def _summarize(
-  result: meta_test.MetaTestResult, oracle_return: float, seconds: float
+  result: meta_testing.MetaTestResult, oracle_return: float, seconds: float
 ) -> dict[str, float | list[float]]:
   returns = report.returns_by_trajectory(result)
   prior_return, final_return = float(returns[0]), float(returns[-1])
@@ -105,7 +105,7 @@ def _summarize(
 
 
 def _draw(
-  folder: run_folder.RunFolder, result: meta_test.MetaTestResult, oracle_return: float
+  folder: run_folder.RunFolder, result: meta_testing.MetaTestResult, oracle_return: float
 ) -> list[pathlib.Path]:
   names = ('learning_curve.png', 'posterior_sampling.png', 'returns_by_trajectory.png')
   curve, adaptation, returns = (folder.figures / name for name in names)

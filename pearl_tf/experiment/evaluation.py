@@ -8,7 +8,7 @@ import numpy as np
 
 from pearl_tf.data import seeds
 from pearl_tf.environments import meta_env
-from pearl_tf.evaluation import adaptation_plot, meta_test, plots, report
+from pearl_tf.evaluation import adaptation_plot, meta_testing, plots, report
 from pearl_tf.experiment import builder as builder_lib
 
 if TYPE_CHECKING:
@@ -25,12 +25,12 @@ class Evaluation:
       builder: the experiment.
     """
     self._builder = builder
-    num_sessions = max(len(builder.tasks.test), len(builder.tasks.train))
+    num_trials = max(len(builder.tasks.test), len(builder.tasks.train))
     self._rollout = builder.make_rollout(
       deterministic=True,
-      num_environments=min(builder.training.num_environments, 4 * num_sessions),
+      num_environments=min(builder.training.num_environments, 4 * num_trials),
     )
-    self._newest: meta_test.MetaTestResult | None = None
+    self._newest: meta_testing.MetaTestResult | None = None
 
   def run(self, iteration: int) -> dict[str, float]:
     """Meta-tests on the test tasks and on as many random training tasks.
@@ -69,7 +69,7 @@ class Evaluation:
     return drawn
 
 
-def _values(name: str, result: meta_test.MetaTestResult) -> dict[str, float]:
+def _values(name: str, result: meta_testing.MetaTestResult) -> dict[str, float]:
   """Returns the metrics of one meta-test."""
   values = {
     f'{name}/final_return': float(np.mean(list(report.final_returns(result).values()))),

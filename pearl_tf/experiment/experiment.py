@@ -15,8 +15,8 @@ from pearl_tf.agents import builder as agents_builder
 from pearl_tf.agents import training
 from pearl_tf.agents.pearl import builder as pearl_builder
 from pearl_tf.environments import registry, tolerance
-from pearl_tf.evaluation import meta_test
-from pearl_tf.experiment import bound, config, numerics, run_folder, tasks
+from pearl_tf.evaluation import meta_testing
+from pearl_tf.experiment import bound, config, numerics, run_folder, task_split
 
 MAX_SEED = 2**31 - 1
 
@@ -32,7 +32,7 @@ class Experiment:
     environment_name: name of the task family.
     make_environment: makes one environment of the family.
     make_tolerance: makes the count of the episodes of a run, see `tolerance.Tolerance`.
-    sample_task_split: see `tasks.sample_task_split`.
+    sample_task_split: see `task_split.sample_task_split`.
     method: makes agent and learning process; in gin the class that makes `method` itself.
     training: sizes of the run.
     meta_test: the protocol of evaluation.
@@ -44,10 +44,10 @@ class Experiment:
   environment_name: str
   make_environment: Callable[[], gymnasium.Env]
   make_tolerance: Callable[[], tolerance.Tolerance]
-  sample_task_split: Callable[..., tasks.TaskSplit]
+  sample_task_split: Callable[..., task_split.TaskSplit]
   method: agents_builder.AgentBuilder = pearl_builder.PearlBuilder
   training: training.Training
-  meta_test: meta_test.MetaTest
+  meta_test: meta_testing.MetaTest
   set_op_determinism: Callable[[], None]
 
 
@@ -97,10 +97,10 @@ def _resolve(text: str, seed: int) -> Experiment:
       environment_name=name,
       make_environment=functools.partial(make.target, name, **arguments),
       make_tolerance=resolver.bind(tolerance.Tolerance),
-      sample_task_split=resolver.bind(tasks.sample_task_split),
+      sample_task_split=resolver.bind(task_split.sample_task_split),
       method=method,
       training=resolver.bind(training.Training)(),
-      meta_test=resolver.bind(meta_test.MetaTest)(),
+      meta_test=resolver.bind(meta_testing.MetaTest)(),
       set_op_determinism=resolver.bind(numerics.set_op_determinism),
     )
     resolver.check_all_read()

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pearl_tf.evaluation import adaptation_plot, meta_test, plots
+from pearl_tf.evaluation import adaptation_plot, meta_testing, plots
 from pearl_tf.experiment import local_loop, metrics, published, run_folder, trained
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def plot_learning_curve(
 
 
 def plot_returns(
-  results: Mapping[str, meta_test.MetaTestResult],
+  results: Mapping[str, meta_testing.MetaTestResult],
   output: str | os.PathLike | None = None,
   **options,
 ) -> mpl_figure.Figure:
@@ -69,7 +69,7 @@ def plot_returns(
 
 
 def plot_adaptation(
-  result: meta_test.MetaTestResult, output: str | os.PathLike | None = None, **options
+  result: meta_testing.MetaTestResult, output: str | os.PathLike | None = None, **options
 ) -> mpl_figure.Figure:
   """Draws the paths of a meta-test in the plane, and beliefs; see `adaptation_plot.adaptation`."""
   return adaptation_plot.adaptation(result.trajectories, output, **options)

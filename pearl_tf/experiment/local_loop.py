@@ -21,9 +21,9 @@ from pearl_tf.experiment import (
   config,
   console,
   evaluation,
-  exports,
   interruption,
   metrics,
+  run_exporter,
   run_folder,
 )
 from pearl_tf.experiment import experiment as experiment_lib
@@ -155,7 +155,7 @@ class LocalLoop:
     self._last_values: dict[str, float] = {}
     self._exporter = None
     if self._training.export_interval is not None and not builder.method.not_served:
-      self._exporter = exports.RunExporter(
+      self._exporter = run_exporter.RunExporter(
         builder, folder.exports, keep=self._training.exports_to_keep
       )
     self._console: console.Console | None = None

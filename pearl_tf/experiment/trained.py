@@ -9,13 +9,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from tf_agents.trajectories import time_step as ts
 
-from pearl_tf.collect import acting
+from pearl_tf.agents.pearl import actor as pearl_actor
 from pearl_tf.data import seeds, types
 from pearl_tf.environments import gymnasium_adapter
-from pearl_tf.evaluation import meta_test
+from pearl_tf.evaluation import meta_testing
 from pearl_tf.experiment import builder as builder_lib
-from pearl_tf.experiment import checkpoints, experiment, published, run_folder
-from pearl_tf.experiment import tasks as tasks_lib
+from pearl_tf.experiment import checkpoints, experiment, published, run_folder, task_split
 
 LATEST = 'latest'
 BEST = 'best'
@@ -55,7 +54,7 @@ class Trained:
     return run_folder.RunFolder(self.outputs).exports
 
   @property
-  def tasks(self) -> tasks_lib.TaskSplit:
+  def tasks(self) -> task_split.TaskSplit:
     """The tasks it was trained on, and those it has never met."""
     return self.builder.tasks
 
@@ -66,14 +65,14 @@ class Trained:
     seed: int = 0,
     stochastic: bool = False,
     **protocol,
-  ) -> meta_test.MetaTestResult:
+  ) -> meta_testing.MetaTestResult:
     """Meta-tests it.
 
     Args:
       tasks: on which; the test tasks by default.
       seed: of everything random.
       stochastic: samples actions instead of taking their means.
-      **protocol: fields of `meta_test.MetaTest` to be others than those of its configuration.
+      **protocol: fields of `meta_testing.MetaTest` to be others than those of its configuration.
 
     Returns:
       All trajectories.
@@ -178,7 +177,7 @@ class Trained:
     return types.Posterior(*(part[0] for part in self._actor.infer([context])))
 
   @functools.cached_property
-  def _actor(self) -> acting.Acting:
+  def _actor(self) -> pearl_actor.PearlActor:
     return self.builder.make_actor(deterministic=True)
 
 

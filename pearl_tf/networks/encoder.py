@@ -112,7 +112,7 @@ class ContextEncoder(network.Network, abc.ABC):
 
   def prior(self, batch_shape: tf.Tensor | list[int]) -> types.Posterior:
     """Returns the belief before any evidence, leading dimensions `batch_shape`."""
-    # The cast is for the empty list of an unbatched session, which TensorFlow takes for floats.
+    # The cast is for the empty list of an unbatched trial, which TensorFlow takes for floats.
     batch_shape = tf.cast(batch_shape, tf.int32)
     nothing = tf.zeros(tf.concat([batch_shape, [self.latent_size]], axis=0))
     return self.belief(types.NaturalParameters(nothing, nothing, tf.zeros(batch_shape)))

@@ -117,7 +117,7 @@ class RecurrentActorCritic(tf.Module):
     """Goes through `S` steps.
 
     Args:
-      inputs: of `B` sessions.
+      inputs: of `B` trials.
       state: `[B, H]`, before the first step.
     """
     reward = tf.stack([inputs.reward, inputs.done], axis=-1)

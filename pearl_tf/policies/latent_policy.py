@@ -36,7 +36,7 @@ class LatentPolicy(tf_policy.TFPolicy):
 
     Args:
       domain: sizes of the domain.
-      context_encoder: gives the prior belief of a fresh session.
+      context_encoder: gives the prior belief of a fresh trial.
       actor_network: the network that acts.
       deterministic: act by the squashed mean (meta-test) instead of sampling (collection). The
         latent is sampled either way.

@@ -1,8 +1,8 @@
 """Fast stand-ins for tests: tiny families of tasks, faulty ones, and a policy without networks.
 
 The families obey (or, where that is their purpose, break) the contract of `meta_env.MetaEnv`; the
-policy has the interface of `collect.acting.Acting` and is a plain function of what it is given, so
-that a test can compute what a session must do by itself.
+actor has the interface of `agents.pearl.actor.PearlActor` and is a plain function of what it is
+given, so that a test can compute what a trial must do by itself.
 """
 
 from collections.abc import Sequence
@@ -133,7 +133,7 @@ def line_tasks(number: int) -> list[types.Task]:
 
 
 class ScriptedActing(actor.BelievingActor):
-  """Acts and infers by formulas of one session's own data, whatever the other sessions do.
+  """Acts and infers by formulas of one trial's own data, whatever the other trials do.
 
   The belief's mean is the mean context reward, its variance the number of transitions it came from;
   the latent drawn at the first step of an episode is mean plus variance, and the action half the
@@ -141,7 +141,7 @@ class ScriptedActing(actor.BelievingActor):
 
   Attributes:
     contexts: what every inference so far was given.
-    batches: the number of sessions of every call of `act`.
+    batches: the number of trials of every call of `act`.
   """
 
   PRIOR_MEAN = 0.125

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pearl_tf.data import types
-from pearl_tf.evaluation import meta_test
+from pearl_tf.evaluation import meta_testing
 
 LATENT_SIZE = 3
 NUM_PRIOR = 2
@@ -13,7 +13,7 @@ NUM_PRIOR = 2
 
 def meta_test_result(
   returns: Sequence[Sequence[Sequence[float]]], *, first_task: int = 0
-) -> meta_test.MetaTestResult:
+) -> meta_testing.MetaTestResult:
   """Returns a meta-test of point robots with the given returns.
 
   Args:
@@ -33,18 +33,18 @@ def meta_test_result(
       for index, value in enumerate(values):
         trajectories.append(_trajectory(task, repeat, index, value, generator))
   num_steps = sum(trajectory.length for trajectory in trajectories)
-  return meta_test.MetaTestResult(trajectories=trajectories, env_steps=num_steps, seconds=1.5)
+  return meta_testing.MetaTestResult(trajectories=trajectories, env_steps=num_steps, seconds=1.5)
 
 
 def _trajectory(
   task: types.Task, repeat: int, index: int, value: float, generator: np.random.Generator
-) -> meta_test.Trajectory:
+) -> meta_testing.ScoredEpisode:
   adapted = index >= NUM_PRIOR
   mean = np.linspace(-1, 1, LATENT_SIZE) if adapted else np.zeros(LATENT_SIZE)
   variance = np.full(LATENT_SIZE, 1 / (1 + index) if adapted else 1.0)
   start = generator.uniform(-1, 1, 2)
   fractions = np.linspace(0, 1, 5)[:, np.newaxis]
-  return meta_test.Trajectory(
+  return meta_testing.ScoredEpisode(
     task=task,
     repeat=repeat,
     index=index,

@@ -58,7 +58,7 @@ class AdaptingActorTest(test_case.TestCase):
     collecting = adapting_actor.AdaptingActor(learner, deterministic=False)
     self.assertGreater(np.abs(self.act(collecting, state)[1] - mean[1]).max(), 1e-3)
 
-  def test_adapts_once_and_each_session_to_its_own(self):
+  def test_adapts_once_and_each_trial_to_its_own(self):
     learner = make()
     actor = adapting_actor.AdaptingActor(learner, deterministic=True)
     start = actor.initial_state(2)

@@ -87,7 +87,7 @@ class CollectorTest(test_case.TestCase):
     collect.visit([tasks[0], tasks[1], tasks[0]], seed=SEED, number=1)
     self.assertLen(writer.replay[0], 8)  # Both visits are kept for the critics.
     self.assertLen(writer.context[0], 2)
-    # The visits run side by side with seeds of their own: the third session is the last visit.
+    # The visits run side by side with seeds of their own: the third trial is the last visit.
     seeds = np.random.SeedSequence([1, 2], spawn_key=(0,)).generate_state(3)
     environment = fakes.Line()
     observation, _ = environment.reset(seed=int(seeds[2]))

@@ -2,7 +2,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 from tf_agents.trajectories import time_step as ts
 
-from pearl_tf.collect import rollout, schedule, session
+from pearl_tf.collect import rollout, schedule, trial
 from pearl_tf.environments import gymnasium_adapter, tolerance
 from pearl_tf.testing import fakes, test_case
 
@@ -16,19 +16,19 @@ VISIT = [
 
 
 def run(tasks, *, num_environments, phases=VISIT, seed=SEED, acting=None, **environment):
-  """Rolls one session per task and returns finished episodes by session, and the step count."""
+  """Rolls one trial per task and returns finished episodes by trial, and the step count."""
   environments = fakes.line_adapters(num_environments, **environment)
   roll = rollout.Rollout(environments, acting or fakes.ScriptedActing())
-  sessions = [session.Session(task, phases) for task in tasks]
+  trials = [trial.Trial(task, phases) for task in tasks]
   finished = [[] for _ in tasks]
   num_steps = roll.run(
-    sessions, seed=seed, on_episode=lambda episode: finished[episode.session_index].append(episode)
+    trials, seed=seed, on_episode=lambda episode: finished[episode.trial_index].append(episode)
   )
   return finished, num_steps
 
 
 def sequential(task, seed, *, max_episode_steps, termination_probability):
-  """One session of VISIT, step by step: what the roll-out must do, written for one environment."""
+  """One trial of VISIT, step by step: what the roll-out must do, written for one environment."""
   environment = fakes.Line(termination_probability)
   environment.set_task(task)
   generator_seed = int(seed)
@@ -84,17 +84,17 @@ class RememberingActor:
     memory = (total + reward[:, np.newaxis], lengths)
     return np.zeros_like(observation), {'steps': state['steps'] + 1, 'memory': memory}
 
-  def adapt(self, state, episodes_by_session, random):
-    lengths = [[len(own), sum(len(one.reward) for one in own)] for own in episodes_by_session]
+  def adapt(self, state, episodes_by_trial, random):
+    lengths = [[len(own), sum(len(one.reward) for one in own)] for own in episodes_by_trial]
     return state | {'memory': (state['memory'][0], np.array(lengths, np.float64))}
 
 
 class RolloutTest(test_case.TestCase):
   @parameterized.product(num_environments=[1, 3, 8], termination_probability=[0.0, 0.2])
-  def test_equals_a_sequential_session_whatever_the_others_do(
+  def test_equals_a_sequential_trial_whatever_the_others_do(
     self, num_environments, termination_probability
   ):
-    # Seven sessions wait for one, three or eight environments; episodes end at different times.
+    # Seven trials wait for one, three or eight environments; episodes end at different times.
     tasks = fakes.line_tasks(7)
     limits = {'max_episode_steps': 5, 'termination_probability': termination_probability}
     finished, num_steps = run(tasks, num_environments=num_environments, **limits)
@@ -157,7 +157,7 @@ class RolloutTest(test_case.TestCase):
         if episode.in_context:
           context.append(episode.episode.context_reward)
 
-  def test_a_sub_sample_has_the_size_asked_for_and_rows_of_its_own_session(self):
+  def test_a_sub_sample_has_the_size_asked_for_and_rows_of_its_own_trial(self):
     phases = [
       schedule.Phase('prior', 10, None, in_context=True),
       schedule.Phase('extra', 20, 1, in_context=False, context_size=64),
@@ -206,7 +206,7 @@ class RolloutTest(test_case.TestCase):
     results = []
     for _ in range(2):
       finished = []
-      roll.run([session.Session(t, VISIT) for t in tasks], seed=SEED, on_episode=finished.append)
+      roll.run([trial.Trial(t, VISIT) for t in tasks], seed=SEED, on_episode=finished.append)
       results.append([e.episode.observation.tolist() for e in finished])
     self.assertEqual(results[0], results[1])
 
@@ -219,25 +219,25 @@ class RolloutTest(test_case.TestCase):
     tasks = fakes.line_tasks(2)
     ignore = [].append
     with self.assertRaises(gymnasium_adapter.EnvironmentFault):
-      roll.run([session.Session(t, VISIT) for t in tasks], seed=SEED, on_episode=ignore)
+      roll.run([trial.Trial(t, VISIT) for t in tasks], seed=SEED, on_episode=ignore)
     finished = []
-    roll.run([session.Session(tasks[0], VISIT)], seed=SEED, on_episode=finished.append)
+    roll.run([trial.Trial(tasks[0], VISIT)], seed=SEED, on_episode=finished.append)
     self.assertEqual({len(e.episode.reward) for e in finished}, {5})
 
-  def test_sessions_of_no_steps_are_passed_over(self):
+  def test_trials_of_no_steps_are_passed_over(self):
     nothing = [schedule.Phase('none', 0, None, in_context=True)]
     finished, num_steps = run(fakes.line_tasks(3), num_environments=2, phases=nothing)
     self.assertEqual((sum(finished, []), num_steps), ([], 0))
     roll = rollout.Rollout(fakes.line_adapters(1), fakes.ScriptedActing())
     tasks = fakes.line_tasks(3)
-    sessions = [
-      session.Session(tasks[0], nothing),
-      session.Session(tasks[1], VISIT[:1]),
-      session.Session(tasks[2], nothing),
+    trials = [
+      trial.Trial(tasks[0], nothing),
+      trial.Trial(tasks[1], VISIT[:1]),
+      trial.Trial(tasks[2], nothing),
     ]
     finished = []
-    roll.run(sessions, seed=SEED, on_episode=finished.append)
-    self.assertEqual({e.session_index for e in finished}, {1})
+    roll.run(trials, seed=SEED, on_episode=finished.append)
+    self.assertEqual({e.trial_index for e in finished}, {1})
     self.assertEqual(roll.run([], seed=SEED, on_episode=finished.append), 0)
 
   def test_idle_environments_are_not_stepped(self):
@@ -255,7 +255,7 @@ class RolloutTest(test_case.TestCase):
     roll = rollout.Rollout(adapters, fakes.ScriptedActing())
     tasks = fakes.line_tasks(3)
     with self.assertRaises(gymnasium_adapter.EnvironmentFault) as caught:
-      roll.run([session.Session(t, VISIT) for t in tasks], seed=SEED, on_episode=[].append)
+      roll.run([trial.Trial(t, VISIT) for t in tasks], seed=SEED, on_episode=[].append)
     message = str(caught.exception)
     self.assertIn('Environment FaultyLine, task 1 (parameters', message)
     self.assertIn(fakes.FAULTS[fault], message)
@@ -272,9 +272,9 @@ class RolloutTest(test_case.TestCase):
     acting = fakes.ScriptedActing()
     roll = rollout.Rollout(adapters, acting)
     finished = []
-    sessions = [session.Session(task, VISIT) for task in fakes.line_tasks(20)]
-    num_steps = roll.run(sessions, seed=SEED, on_episode=finished.append)
-    # 2 + 3 + 3 episodes of 5 steps a session, whatever was thrown away.
+    trials = [trial.Trial(task, VISIT) for task in fakes.line_tasks(20)]
+    num_steps = roll.run(trials, seed=SEED, on_episode=finished.append)
+    # 2 + 3 + 3 episodes of 5 steps a trial, whatever was thrown away.
     self.assertLen(finished, 20 * 8)
     for one in finished:
       self.assertLen(one.episode.reward, 5)
@@ -285,7 +285,7 @@ class RolloutTest(test_case.TestCase):
     self.assertEqual(counts.num_episodes, len(finished) + counts.num_dropped)
     self.assertBetween(num_steps - 5 * len(finished), counts.num_dropped, 5 * counts.num_dropped)
 
-  def test_what_a_session_carries_forgets_an_episode_that_is_thrown_away(self):
+  def test_what_a_trial_carries_forgets_an_episode_that_is_thrown_away(self):
     class Counting:
       def initial_state(self, batch_size):
         return {'steps': np.zeros([batch_size, 1], np.float32)}
@@ -293,7 +293,7 @@ class RolloutTest(test_case.TestCase):
       def act(self, observation, step_type, reward, state, seed):
         return np.zeros_like(observation), {'steps': state['steps'] + 1}
 
-      def adapt(self, state, episodes_by_session, random):
+      def adapt(self, state, episodes_by_trial, random):
         return state
 
     counts = tolerance.Tolerance()
@@ -304,9 +304,9 @@ class RolloutTest(test_case.TestCase):
       for _ in range(3)
     ]
     phases = [schedule.Phase('all', 50, None, in_context=True)]
-    sessions = [session.Session(task, phases) for task in fakes.line_tasks(9)]
+    trials = [trial.Trial(task, phases) for task in fakes.line_tasks(9)]
     finished = []
-    rollout.Rollout(adapters, Counting()).run(sessions, seed=SEED, on_episode=finished.append)
+    rollout.Rollout(adapters, Counting()).run(trials, seed=SEED, on_episode=finished.append)
     self.assertGreater(counts.num_dropped, 0)
     for one in finished:
       self.assertAllEqual(one.state['steps'], [5 * (one.index + 1)])
@@ -318,7 +318,7 @@ class RolloutTest(test_case.TestCase):
     with self.assertRaisesRegex(ValueError, 'at least one environment'):
       rollout.Rollout([], fakes.ScriptedActing())
 
-  def test_what_a_session_carries_is_any_nest_and_lasts_as_long_as_a_phase(self):
+  def test_what_a_trial_carries_is_any_nest_and_lasts_as_long_as_a_phase(self):
     phases = [schedule.Phase('one', 15, 1, in_context=True), schedule.Phase('two', 5, 0, False)]
     finished, _ = run(
       fakes.line_tasks(5), num_environments=2, phases=phases, acting=RememberingActor()
@@ -329,7 +329,7 @@ class RolloutTest(test_case.TestCase):
       adapted_to = [each.state['memory'][1].tolist() for each in one]
       self.assertEqual(adapted_to, [[0, 0], [1, 5], [2, 10], [3, 15]])
 
-  def test_the_context_reward_of_the_last_step_outlives_the_episode_but_not_the_session(self):
+  def test_the_context_reward_of_the_last_step_outlives_the_episode_but_not_the_trial(self):
     actor = RememberingActor()
     phases = [schedule.Phase('p', 10, None, in_context=True)]
     finished, _ = run(fakes.line_tasks(3), num_environments=1, phases=phases, acting=actor)
@@ -339,13 +339,13 @@ class RolloutTest(test_case.TestCase):
       self.assertAllEqual(own, [0.0, *rewards[:-1]])
     self.assertGreater(given.sum(), 0)
 
-  def test_what_a_session_begins_with_is_asked_anew_in_every_run(self):
+  def test_what_a_trial_begins_with_is_asked_anew_in_every_run(self):
     actor = RememberingActor()
     roll, ends = rollout.Rollout(fakes.line_adapters(1), actor), []
     phases = [schedule.Phase('p', 5, None, in_context=True)]
     for actor.first_step in (0, 70):
-      sessions = [session.Session(fakes.line_tasks(1)[0], phases)]
-      roll.run(sessions, seed=SEED, on_episode=lambda one: ends.append(int(one.state['steps'])))
+      trials = [trial.Trial(fakes.line_tasks(1)[0], phases)]
+      roll.run(trials, seed=SEED, on_episode=lambda one: ends.append(int(one.state['steps'])))
     self.assertEqual(ends, [5, 75])
 
   def test_step_types_reach_the_policy(self):

@@ -7,7 +7,7 @@ from absl.testing import absltest, parameterized
 from rich import console
 from scipy import stats
 
-from pearl_tf.evaluation import meta_test, report
+from pearl_tf.evaluation import meta_testing, report
 from pearl_tf.testing import test_case, trajectories
 
 # Two tasks of two repeats; the second repeat of the second task ended early and has one more.
@@ -101,7 +101,7 @@ class ReportTest(test_case.TestCase):
 
   def test_empty_meta_test_is_refused(self):
     with self.assertRaisesRegex(ValueError, 'holds no trajectory'):
-      report.summarize(meta_test.MetaTestResult(trajectories=[], env_steps=0, seconds=0.0))
+      report.summarize(meta_testing.MetaTestResult(trajectories=[], env_steps=0, seconds=0.0))
 
   def test_table_shows_tasks_mean_and_interval(self):
     summary = report.summarize(trajectories.meta_test_result(_RETURNS, first_task=80))

@@ -13,7 +13,7 @@ from absl.testing import absltest, parameterized
 from pearl_tf.collect import actor
 from pearl_tf.data import files, types
 from pearl_tf.environments import half_cheetah, point_robot
-from pearl_tf.evaluation import meta_test
+from pearl_tf.evaluation import meta_testing
 from pearl_tf.evaluation.video import display, film, frame, mp4, plane, scenes
 from pearl_tf.testing import fakes, test_case
 
@@ -88,7 +88,7 @@ class FilmTest(test_case.TestCase):
     filmer = film.Filmer(
       environment,
       acting,
-      protocol=meta_test.MetaTest(
+      protocol=meta_testing.MetaTest(
         num_repeats=1, steps_per_repeat=STEPS * num_trajectories, **(protocol or {})
       ),
       num_trajectories=num_trajectories,
@@ -198,7 +198,7 @@ class FilmTest(test_case.TestCase):
 
   @parameterized.parameters(({'num_trajectories': 0}, 'positive, got 0'), ({'fps': 0}, 'got 0'))
   def test_impossible_numbers_are_refused(self, options, message):
-    arguments = {'protocol': meta_test.MetaTest(), 'num_trajectories': 1, **options}
+    arguments = {'protocol': meta_testing.MetaTest(), 'num_trajectories': 1, **options}
     environment = film.make_environment(Screen, max_episode_steps=STEPS)
     with self.assertRaisesRegex(ValueError, message):
       film.Filmer(environment, fakes.ScriptedActing(), **arguments)

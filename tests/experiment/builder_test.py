@@ -55,7 +55,7 @@ class BuilderTest(test_case.TestCase):
     (2, 5, 8, 5),
     (4, 3, 2, 2),
   )
-  def test_no_more_environments_than_sessions(self, num_train, visits, configured, used):
+  def test_no_more_environments_than_trials(self, num_train, visits, configured, used):
     builder = build(
       f'sample_task_split.num_train = {num_train}',
       f'CollectSchedule.tasks_per_iteration = {visits}',

@@ -4,7 +4,7 @@ import numpy as np
 from absl.testing import absltest
 
 from pearl_tf.data import seeds
-from pearl_tf.evaluation import meta_test, report
+from pearl_tf.evaluation import meta_testing, report
 from pearl_tf.experiment import local_loop, trained
 from pearl_tf.testing import small_run, test_case
 
@@ -55,7 +55,7 @@ class LearningTest(test_case.TestCase):
     root = self.temp_dir() / 'run'
     local_loop.train(root, gin_files=[small_run.GIN_FILE], gin_bindings=BINDINGS, seed=0)
     builder, _ = trained.restore(root)
-    result = meta_test.MetaTest(num_repeats=8, steps_per_repeat=4 * EPISODE_STEPS).run(
+    result = meta_testing.MetaTest(num_repeats=8, steps_per_repeat=4 * EPISODE_STEPS).run(
       builder.tasks.test,
       builder.make_rollout(deterministic=True, num_environments=64),
       seed=seeds.sequence(0, seeds.Stream.META_TEST),

@@ -4,7 +4,7 @@ import numpy as np
 from absl.testing import absltest
 
 from pearl_tf.environments import registry
-from pearl_tf.experiment import local_loop, metrics, tasks
+from pearl_tf.experiment import local_loop, metrics, task_split
 from pearl_tf.testing import small_run, test_case
 
 
@@ -16,11 +16,11 @@ class SplitTest(test_case.TestCase):
   def test_is_taken_from_both_sets_of_the_benchmark(self):
     env = registry.make('pearl/MetaWorldML1-v0')
     own = env.sample_task_split(num_train=50, num_test=50, seed=3)
-    split = tasks.sample_task_split(env, default_seed=3, num_train=3, num_test=2)
+    split = task_split.sample_task_split(env, default_seed=3, num_train=3, num_test=2)
     self.assertAllEqual(parameters(split.train), parameters(own[0][:3]))
     self.assertAllEqual(parameters(split.test), parameters(own[1][:2]))
     self.assertEqual([task.index for task in split.train + split.test], [0, 1, 2, 3, 4])
-    on_train = tasks.sample_task_split(env, default_seed=3, num_train=3)
+    on_train = task_split.sample_task_split(env, default_seed=3, num_train=3)
     self.assertIs(on_train.test, on_train.train)
     self.assertAllEqual(parameters(on_train.train), parameters(own[0][:3]))
 

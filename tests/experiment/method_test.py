@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest
 
-from pearl_tf.collect import collector, rollout, schedule, session
+from pearl_tf.collect import collector, rollout, schedule, trial
 from pearl_tf.data import seeds
-from pearl_tf.experiment import checkpoints, config, exports, local_loop, metrics, trained
+from pearl_tf.experiment import checkpoints, config, local_loop, metrics, run_exporter, trained
 from pearl_tf.testing import fakes, test_case
 
 
@@ -44,7 +44,7 @@ class CountingProcess:
     phase = schedule.Phase('own', 5, num_prior_episodes=None, in_context=True)
     self.returns = []
     env_steps = self._rollout.run(
-      [session.Session(task, [phase]) for task in self._run.train_tasks],
+      [trial.Trial(task, [phase]) for task in self._run.train_tasks],
       seed=seeds.sequence(self._run.seed, seeds.Stream.COLLECT, iteration),
       on_episode=lambda finished: self.returns.append(finished.episode.reward.sum()),
     )
@@ -141,7 +141,7 @@ class MethodTest(test_case.TestCase):
     self.assertFalse((root / 'export').exists())
     builder, _ = trained.restore(root)
     with self.assertRaisesRegex(config.ConfigError, 'Counting cannot be exported: it has no'):
-      exports.RunExporter(builder, root, keep=1)
+      run_exporter.RunExporter(builder, root, keep=1)
 
   def test_settings_of_another_method_are_refused(self):
     with self.assertRaisesRegex(config.ConfigError, 'reads PearlTraining.batch_size:'):

@@ -7,10 +7,11 @@ import reverb
 import tensorflow as tf
 
 from pearl_tf.agents import builder
+from pearl_tf.agents.pearl import actor as pearl_actor
 from pearl_tf.agents.pearl import agent as pearl_agent
 from pearl_tf.agents.pearl import replay_training
 from pearl_tf.agents.pearl import training as pearl_training
-from pearl_tf.collect import acting, schedule
+from pearl_tf.collect import schedule
 from pearl_tf.data import sampling_scheme, specs
 from pearl_tf.replay import cache, local, packing, tables
 
@@ -66,9 +67,9 @@ class PearlBuilder:
 
   def make_actor(
     self, domain: specs.DomainSpec, agent: pearl_agent.PearlAgent, *, deterministic: bool
-  ) -> acting.Acting:
+  ) -> pearl_actor.PearlActor:
     policy = agent.policy if deterministic else agent.collect_policy
-    return acting.Acting(domain, policy, agent.infer_posterior)
+    return pearl_actor.PearlActor(domain, policy, agent.infer_posterior)
 
   def make_process(
     self, agent: pearl_agent.PearlAgent, run: builder.Run

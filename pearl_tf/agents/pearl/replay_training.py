@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 
 from pearl_tf.agents import builder, learner
+from pearl_tf.agents.pearl import actor as pearl_actor
 from pearl_tf.agents.pearl import agent as pearl_agent
 from pearl_tf.agents.pearl import training
-from pearl_tf.collect import acting, collector, rollout, schedule
+from pearl_tf.collect import collector, rollout, schedule
 from pearl_tf.data import seeds
 from pearl_tf.replay import cache, local
 
@@ -26,7 +27,7 @@ class ReplayTraining:
   def __init__(
     self,
     agent: pearl_agent.PearlAgent,
-    actor: acting.Acting,
+    actor: pearl_actor.PearlActor,
     replay: local.Replay,
     *,
     sizes: training.PearlTraining,
@@ -58,7 +59,9 @@ class ReplayTraining:
       seed=seeds.sequence(run.seed, seeds.Stream.REPLAY),
     )
 
-  def make_collector(self, actor: acting.Acting, num_environments: int) -> collector.Collector:
+  def make_collector(
+    self, actor: pearl_actor.PearlActor, num_environments: int
+  ) -> collector.Collector:
     """Returns a collector on that many environments."""
     return collector.Collector(
       rollout.Rollout(self._run.environments(num_environments), actor),

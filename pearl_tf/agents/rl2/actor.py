@@ -70,7 +70,7 @@ class RL2Actor:
     )
     return action, TrialState(hidden, action, np.ones_like(state.has_begun))
 
-  def adapt(self, state, episodes_by_session, random):
+  def adapt(self, state, episodes_by_trial, random):
     """Returns the state as it is: acting has adapted it."""
-    del episodes_by_session, random
+    del episodes_by_trial, random
     return state

@@ -1,9 +1,9 @@
 """Videos of a meta-test: how an agent finds out what a task wants.
 
-This module owns what is filmed: the trajectories of `meta_test.MetaTest`, one file per task, with
-the belief they were acted on. Environments that render are filmed as they are; those in the plane
-(`MetaEnv.is_plane`) are drawn with the posterior there. How frames look is the matter of `frame`
-and `plane`, the encoding that of `mp4`.
+This module owns what is filmed: the trajectories of `meta_testing.MetaTest`, one file per task,
+with the belief they were acted on. Environments that render are filmed as they are; those in the
+plane (`MetaEnv.is_plane`) are drawn with the posterior there. How frames look is the matter of
+`frame` and `plane`, the encoding that of `mp4`.
 """
 
 import math
@@ -15,10 +15,10 @@ from typing import NamedTuple
 import gymnasium
 import numpy as np
 
-from pearl_tf.collect import acting, rollout
+from pearl_tf.collect import actor, rollout
 from pearl_tf.data import types
 from pearl_tf.environments import gymnasium_adapter, meta_env
-from pearl_tf.evaluation import meta_test
+from pearl_tf.evaluation import meta_testing
 from pearl_tf.evaluation.video import display, frame, mp4, scenes
 
 DEFAULT_WIDTH = 640
@@ -94,9 +94,9 @@ class Filmer:
   def __init__(
     self,
     environment: gymnasium_adapter.GymnasiumAdapter,
-    acting_fns: acting.Acting,
+    acting: actor.BelievingActor,
     *,
-    protocol: meta_test.MetaTest,
+    protocol: meta_testing.MetaTest,
     num_trajectories: int,
     fps: float | None = None,
     on_frame: Callable[[], None] = lambda: None,
@@ -106,7 +106,7 @@ class Filmer:
 
     Args:
       environment: from `make_environment`.
-      acting_fns: the compiled policy and inference.
+      acting: the compiled policy and inference.
       protocol: how tasks are met; its first repeat is filmed.
       num_trajectories: films so many, the first ones. A protocol may make more, as trajectories
         that terminate early are shorter.
@@ -123,12 +123,12 @@ class Filmer:
     if not self._fps > 0:
       raise ValueError(f'fps must be positive, got {fps}')
     self._environment = environment
-    self._acting = acting_fns
+    self._acting = acting
     self._protocol = protocol
     self._num_trajectories = num_trajectories
     self._on_frame = on_frame
     self._on_trajectory = on_trajectory
-    self._rollout = rollout.Rollout([environment], acting_fns)
+    self._rollout = rollout.Rollout([environment], acting)
 
   def film(
     self, task: types.Task, path: str | os.PathLike, *, seed: np.random.SeedSequence

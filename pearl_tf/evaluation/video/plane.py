@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from tf_agents.trajectories import time_step as ts
 
-from pearl_tf.collect import acting
+from pearl_tf.collect import actor
 from pearl_tf.data import types
 from pearl_tf.environments import point_robot
 from pearl_tf.evaluation import plot_style
@@ -43,12 +43,12 @@ class Path(NamedTuple):
 
 
 def beliefs_so_far(
-  acting_fns: acting.Acting, earlier: Sequence[types.Episode], current: types.Episode
+  acting: actor.BelievingActor, earlier: Sequence[types.Episode], current: types.Episode
 ) -> list[types.Posterior]:
   """Infers what the agent would believe after every step of a trajectory.
 
   Args:
-    acting_fns: the compiled inference.
+    acting: the compiled inference.
     earlier: the trajectories before it, all in the context.
     current: the trajectory, `S` transitions.
 
@@ -60,13 +60,13 @@ def beliefs_so_far(
   num_earlier = sum(len(episode.reward) for episode in earlier)
   sizes = num_earlier + np.arange(len(current.reward) + 1)
   contexts = [types.Episode(*(c[:size] for c in everything)) for size in sizes if size]
-  inferred = acting_fns.infer(contexts)
+  inferred = acting.infer(contexts)
   beliefs = [types.Posterior(*row) for row in zip(*inferred, strict=True)]
-  return beliefs if num_earlier else [acting_fns.prior(), *beliefs]
+  return beliefs if num_earlier else [acting.prior(), *beliefs]
 
 
 def destinations(
-  acting_fns: acting.Acting,
+  acting: actor.BelievingActor,
   beliefs: Sequence[types.Posterior],
   start: np.ndarray,
   *,
@@ -79,7 +79,7 @@ def destinations(
   one belief to the next.
 
   Args:
-    acting_fns: the compiled policy.
+    acting: the compiled policy.
     beliefs: `K` beliefs `[Z]`.
     start: `[2]`, where the robot starts.
     num_steps: how many steps it walks.
@@ -100,7 +100,7 @@ def destinations(
   for _ in range(num_steps):
     seed = random.integers(np.iinfo(np.int32).max, size=2, dtype=np.int32)
     state = types.PolicyState(latent, unused)
-    action, _ = acting_fns.act(position, step_type, no_reward, state, seed)
+    action, _ = acting.act(position, step_type, no_reward, state, seed)
     position = position + point_robot.MAX_STEP * np.clip(action, -1, 1)
   return position.reshape(len(beliefs), NUM_SAMPLES, 2)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 import gymnasium
 import numpy as np
 
-from pearl_tf.collect import acting, rollout
+from pearl_tf.collect import actor, rollout
 from pearl_tf.data import types
 from pearl_tf.evaluation.video import plane
 
@@ -101,7 +101,7 @@ class PlaneScenes:
 
   def __init__(
     self,
-    acting_fns: acting.Acting,
+    acting: actor.BelievingActor,
     task: types.Task,
     *,
     num_steps: int,
@@ -110,7 +110,7 @@ class PlaneScenes:
     seed: np.random.SeedSequence,
     on_frame: Callable[[], None],
   ):
-    self._acting = acting_fns
+    self._acting = acting
     self._goal = task.parameters[:2]
     self._num_steps = num_steps
     self._num_trajectories = num_trajectories

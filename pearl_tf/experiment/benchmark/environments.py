@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 
 from pearl_tf.agents.pearl import replay_training
-from pearl_tf.collect import collector, session
+from pearl_tf.collect import collector, trial
 from pearl_tf.data import seeds, types
 from pearl_tf.environments import mujoco_meta_env
 from pearl_tf.experiment import builder as builder_lib
@@ -46,8 +46,8 @@ def collection(
   seed = seeds.sequence(builder.seed, seeds.Stream.COLLECT)
 
   def roll_out() -> int:
-    sessions = [session.Session(task, phases) for task in wide_tasks]
-    return rollout.run(sessions, seed=seed, on_episode=lambda episode: None)
+    trials = [trial.Trial(task, phases) for task in wide_tasks]
+    return rollout.run(trials, seed=seed, on_episode=lambda episode: None)
 
   def collect(collects: collector.Collector, tasks: list[types.Task]) -> int:
     collected = collects.visit(tasks, seed=seed, number=1)

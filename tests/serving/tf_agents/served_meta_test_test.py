@@ -4,10 +4,11 @@ import numpy as np
 from absl.testing import absltest, parameterized
 from tf_agents.drivers import py_driver
 
-from pearl_tf.collect import acting, rollout
+from pearl_tf.agents.pearl import actor as pearl_actor
+from pearl_tf.collect import rollout
 from pearl_tf.data import seeds, specs, types
 from pearl_tf.environments import gymnasium_adapter, point_robot
-from pearl_tf.evaluation import meta_test
+from pearl_tf.evaluation import meta_testing
 from pearl_tf.experiment import local_loop, trained
 from pearl_tf.export import exporter
 from pearl_tf.policies import latent_policy
@@ -79,7 +80,7 @@ class ServedMetaTestTest(test_case.TestCase):
       context_encoder=agent.encoder,
       actor_network=agent.actor,
     ).export(exported_model.origin())
-    protocol = meta_test.MetaTest(num_repeats=3, steps_per_repeat=60)
+    protocol = meta_testing.MetaTest(num_repeats=3, steps_per_repeat=60)
     seed = seeds.sequence(0, seeds.Stream.META_TEST)
     local = protocol.run(
       builder.tasks.test, builder.make_rollout(deterministic=True, num_environments=4), seed=seed
@@ -112,7 +113,7 @@ class ServedMetaTestTest(test_case.TestCase):
     settings = {'encoder': kind, 'use_next_observation': use_next_observation}
     connection = self.serve(exported_model.export_small(self.temp_dir(), **settings))
     context_encoder, actor = exported_model.small_networks(**settings)
-    local = acting.Acting(
+    local = pearl_actor.PearlActor(
       exported_model.DOMAIN,
       latent_policy.LatentPolicy(
         specs.DomainSpec(2, 2),
@@ -123,7 +124,7 @@ class ServedMetaTestTest(test_case.TestCase):
       context_encoder.infer_posterior,
     )
     tasks = point_robot.PointRobot().sample_tasks(2, seed=1)
-    protocol = meta_test.MetaTest(num_repeats=2, steps_per_repeat=60)
+    protocol = meta_testing.MetaTest(num_repeats=2, steps_per_repeat=60)
     results = [
       protocol.run(tasks, rollout.Rollout(environments(3), each), seed=SEED)
       for each in (local, remote_actor.RemoteActor(connection))

@@ -6,12 +6,12 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from pearl_tf.data import files
-from pearl_tf.experiment import tasks
+from pearl_tf.experiment import task_split
 from pearl_tf.testing import fakes, test_case
 
 
 def sample(**numbers):
-  return tasks.sample_task_split(fakes.Line(), **({'default_seed': 5} | numbers))
+  return task_split.sample_task_split(fakes.Line(), **({'default_seed': 5} | numbers))
 
 
 def parameters(some):
@@ -38,8 +38,8 @@ class TasksTest(test_case.TestCase):
   def test_what_is_saved_is_loaded_exactly(self):
     path = self.temp_dir() / 'tasks.json'
     split = sample(num_train=3, num_test=2)
-    tasks.save(split, path)
-    loaded = tasks.load(path)
+    task_split.save(split, path)
+    loaded = task_split.load(path)
     for before, after in zip(split.train + split.test, loaded.train + loaded.test, strict=True):
       self.assertEqual(before.index, after.index)
       self.assertEqual(after.parameters.dtype, np.float32)
@@ -49,7 +49,7 @@ class TasksTest(test_case.TestCase):
     path = self.temp_dir() / 'tasks.json'
     dying = mock.patch.object(os, 'replace', side_effect=KeyboardInterrupt)
     with dying, self.assertRaises(KeyboardInterrupt):
-      tasks.save(sample(num_train=3), path)
+      task_split.save(sample(num_train=3), path)
     self.assertFalse(path.exists())
 
   @parameterized.parameters(
@@ -63,7 +63,7 @@ class TasksTest(test_case.TestCase):
     path = self.temp_dir() / 'tasks.json'
     path.write_text(text)
     with self.assertRaisesRegex(files.FileError, 'tasks.json is damaged'):
-      tasks.load(path)
+      task_split.load(path)
 
   def test_a_split_of_the_family_s_own_is_checked(self):
     class Own(gymnasium.Wrapper):
@@ -71,9 +71,9 @@ class TasksTest(test_case.TestCase):
         drawn = self.env.sample_tasks(num_train + num_test, seed)
         return drawn[:num_train], drawn[num_train:][::-1]
 
-    tasks.sample_task_split(Own(fakes.Line()), default_seed=5, num_train=2, num_test=1)
+    task_split.sample_task_split(Own(fakes.Line()), default_seed=5, num_train=2, num_test=1)
     with self.assertRaisesRegex(ValueError, 'Own.sample_task_split returned .* index 3 at'):
-      tasks.sample_task_split(Own(fakes.Line()), default_seed=5, num_train=2, num_test=2)
+      task_split.sample_task_split(Own(fakes.Line()), default_seed=5, num_train=2, num_test=2)
 
   @parameterized.parameters(
     ({'num_train': 0}, 'num_train must be positive, got 0'),

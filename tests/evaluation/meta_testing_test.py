@@ -2,7 +2,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from pearl_tf.collect import rollout
-from pearl_tf.evaluation import meta_test
+from pearl_tf.evaluation import meta_testing
 from pearl_tf.testing import fakes, test_case
 
 SEED = np.random.SeedSequence([5])
@@ -14,7 +14,7 @@ def run(*, num_tasks=3, num_environments=4, seed=SEED, acting=None, **protocol):
     fakes.line_adapters(num_environments, **environment), acting or fakes.ScriptedActing()
   )
   tasks = fakes.line_tasks(num_tasks)
-  return meta_test.MetaTest(**protocol).run(tasks, roll, seed=seed)
+  return meta_testing.MetaTest(**protocol).run(tasks, roll, seed=seed)
 
 
 class MetaTestTest(test_case.TestCase):
@@ -26,7 +26,7 @@ class MetaTestTest(test_case.TestCase):
       steps_per_repeat=18,
       num_exploration_episodes=num_exploration,
     )
-    # 18 steps are four whole trajectories of five; each repeat is a session of its own.
+    # 18 steps are four whole trajectories of five; each repeat is a trial of its own.
     keys = [(t.task.index, t.repeat, t.index) for t in result.trajectories]
     self.assertEqual(keys, [(t, r, i) for t in range(3) for r in range(2) for i in range(4)])
     self.assertEqual(result.env_steps, 3 * 2 * 20)
@@ -91,7 +91,7 @@ class MetaTestTest(test_case.TestCase):
   def test_refuses_impossible_numbers(self, **numbers):
     (value,) = numbers.values()
     with self.assertRaisesRegex(ValueError, f'got.*{value}'):
-      meta_test.MetaTest(**numbers)
+      meta_testing.MetaTest(**numbers)
 
 
 if __name__ == '__main__':

@@ -1,7 +1,7 @@
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from pearl_tf.collect import schedule, session
+from pearl_tf.collect import schedule, trial
 from pearl_tf.data import types
 from pearl_tf.testing import test_case
 
@@ -14,7 +14,7 @@ def episode(number: int, length: int = 4) -> types.Episode:
   return types.Episode(column[:, None], column[:, None], column, column, column, column[:, None])
 
 
-def run(current: session.Session, lengths) -> list[tuple]:
+def run(current: trial.Trial, lengths) -> list[tuple]:
   """Feeds episodes and returns, for each, phase, index, whether adapted, and what follows."""
   record = []
   for number, length in enumerate(lengths):
@@ -24,12 +24,12 @@ def run(current: session.Session, lengths) -> list[tuple]:
   return record
 
 
-class SessionTest(test_case.TestCase):
+class TrialTest(test_case.TestCase):
   def test_the_phases_of_a_visit(self):
     phases = schedule.CollectSchedule(
       prior_steps=8, posterior_steps=12, extra_steps=8
     ).visit_phases(context_size=5)
-    current = session.Session(TASK, phases)
+    current = trial.Trial(TASK, phases)
     self.assertEqual(
       run(current, [4] * 7),
       [
@@ -50,7 +50,7 @@ class SessionTest(test_case.TestCase):
     phases = schedule.CollectSchedule(
       prior_steps=4, posterior_steps=4, extra_steps=12
     ).visit_phases(context_size=200)
-    current = session.Session(TASK, phases)
+    current = trial.Trial(TASK, phases)
     run(current, [4, 4, 4])  # One of each; the extra phase goes on.
     self.assertTrue(current.needs_inference)
     (drawn,) = current.context(np.random.default_rng(0))
@@ -62,7 +62,7 @@ class SessionTest(test_case.TestCase):
 
   def test_sub_samples_are_drawn_anew_with_replacement_and_uniform(self):
     phase = schedule.Phase('p', 100, 0, in_context=True, context_size=6)
-    current = session.Session(TASK, [phase])
+    current = trial.Trial(TASK, [phase])
     current.finish_episode(episode(0, 3))
     random = np.random.default_rng(0)
     drawn = np.stack([current.context(random)[0].reward for _ in range(3000)])
@@ -76,7 +76,7 @@ class SessionTest(test_case.TestCase):
     phase = schedule.Phase(
       'p', 100, 0, in_context=True, context_size=size, context_sampling='trajectories'
     )
-    current = session.Session(TASK, [phase])
+    current = trial.Trial(TASK, [phase])
     lengths = (3, 1, 6)
     for number, length in enumerate(lengths):
       current.finish_episode(episode(number, length))
@@ -101,14 +101,14 @@ class SessionTest(test_case.TestCase):
 
   def test_the_whole_context_comes_once_and_in_order(self):
     phase = schedule.Phase('p', 100, 1, in_context=True)
-    current = session.Session(TASK, [phase])
+    current = trial.Trial(TASK, [phase])
     run(current, [2, 3])
     whole = current.context(np.random.default_rng(0))
     self.assertEqual([one.reward.tolist() for one in whole], [[0, 1], [100, 101, 102]])
 
   def test_steps_are_counted_by_whole_episodes_of_any_length(self):
     phase = schedule.Phase('p', 10, None, in_context=True)
-    current = session.Session(TASK, [phase])
+    current = trial.Trial(TASK, [phase])
     run(current, [4, 4, 1])
     self.assertIsNotNone(current.phase)  # Nine of ten steps: one more episode.
     run(current, [7])
@@ -117,7 +117,7 @@ class SessionTest(test_case.TestCase):
   @parameterized.parameters(0, 1, 3)
   def test_the_first_episodes_of_a_phase_are_on_the_prior(self, num_prior):
     phase = schedule.Phase('p', 100, num_prior, in_context=True)
-    current = session.Session(TASK, [phase])
+    current = trial.Trial(TASK, [phase])
     adapted = [adapted for _, _, adapted, _ in run(current, [2] * 5)]
     # Without any context there is nothing to infer from, so even 0 starts on the prior.
     self.assertEqual(adapted, [index >= max(num_prior, 1) for index in range(5)])
@@ -125,7 +125,7 @@ class SessionTest(test_case.TestCase):
   def test_a_phase_without_prior_episodes_follows_the_context_at_once(self):
     first = schedule.Phase('first', 4, None, in_context=True)
     second = schedule.Phase('second', 4, 0, in_context=False)
-    current = session.Session(TASK, [first, second])
+    current = trial.Trial(TASK, [first, second])
     self.assertTrue(current.finish_episode(episode(0)))
     self.assertTrue(current.needs_inference)
 
@@ -133,7 +133,7 @@ class SessionTest(test_case.TestCase):
     for context_size, expected in ((None, [True, False, False]), (3, [True, True, True])):
       first = schedule.Phase('first', 4, None, in_context=True)
       second = schedule.Phase('second', 99, 0, in_context=False, context_size=context_size)
-      current = session.Session(TASK, [first, second])
+      current = trial.Trial(TASK, [first, second])
       current.finish_episode(episode(0))
       due = []
       for index in range(3):
@@ -145,7 +145,7 @@ class SessionTest(test_case.TestCase):
   def test_every_phase_infers_anew(self):
     first = schedule.Phase('first', 4, None, in_context=True)
     later = schedule.Phase('later', 4, 0, in_context=False)
-    current = session.Session(TASK, [first, later, later])
+    current = trial.Trial(TASK, [first, later, later])
     for index in range(2):
       current.finish_episode(episode(index))
       self.assertTrue(current.needs_inference)  # The phase has put the prior in force.
@@ -156,11 +156,11 @@ class SessionTest(test_case.TestCase):
       schedule.Phase('some', 1, None, in_context=True),
       schedule.Phase('none', 0, 1, in_context=True),
     ]
-    current = session.Session(TASK, phases)
+    current = trial.Trial(TASK, phases)
     self.assertEqual(current.phase.name, 'some')
     self.assertTrue(current.finish_episode(episode(0)))
     self.assertIsNone(current.phase)
-    self.assertIsNone(session.Session(TASK, phases[:1]).phase)
+    self.assertIsNone(trial.Trial(TASK, phases[:1]).phase)
 
 
 if __name__ == '__main__':

@@ -1,7 +1,7 @@
-"""Compiled acting and inference over a batch of sessions.
+"""Compiled acting and inference over a batch of trials.
 
 This module owns the border between the numpy world of environments and the tensors of policy and
-encoder: one call acts for all sessions, one call infers all beliefs that are due.
+encoder: one call acts for all trials, one call infers all beliefs that are due.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,8 +15,8 @@ from pearl_tf.collect import actor, compiled
 from pearl_tf.data import specs, types
 
 
-class Acting(actor.BelievingActor):
-  """A policy and an inference function, traced once for any number of sessions."""
+class PearlActor(actor.BelievingActor):
+  """A policy and an inference function, traced once for any number of trials."""
 
   def __init__(
     self,
@@ -66,7 +66,7 @@ class Acting(actor.BelievingActor):
     state: types.PolicyState,
     seed: np.ndarray,
   ) -> tuple[np.ndarray, types.PolicyState]:
-    """Chooses one action per session.
+    """Chooses one action per trial.
 
     Args:
       observation: `[B, O] float32`.

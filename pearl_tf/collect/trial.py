@@ -1,4 +1,4 @@
-"""A session: one agent's stay with one task, from the prior to whatever it came to believe.
+"""A trial: one agent's stay with one task, from the prior to whatever it came to believe.
 
 This module owns the progress through the phases, the context gathered so far and when the belief
 must be inferred anew. It acts on nothing: the roll-out feeds it finished episodes.
@@ -12,12 +12,12 @@ from pearl_tf.collect import actor, schedule
 from pearl_tf.data import sampling_scheme, types
 
 
-class Session:
+class Trial:
   """Progress of one task through its phases.
 
   Attributes:
     task: the task.
-    phase: the current `schedule.Phase`, None when the session is over.
+    phase: the current `schedule.Phase`, None when the trial is over.
     episodes_in_phase: finished episodes of the current phase.
     adapted: whether the belief in force came from the context (False: the prior).
     needs_inference: whether the belief must be inferred before the next episode; not again from the

@@ -2,7 +2,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest
 
-from pearl_tf.collect import acting
+from pearl_tf.agents.pearl import actor as pearl_actor
 from pearl_tf.data import specs, types
 from pearl_tf.networks import actor, encoder
 from pearl_tf.policies import latent_policy
@@ -13,7 +13,7 @@ FIRST, MID = 0, 1
 NO_REWARD = np.zeros(4, np.float32)
 
 
-def make(deterministic=True) -> tuple[acting.Acting, actor.LatentActor]:
+def make(deterministic=True) -> tuple[pearl_actor.PearlActor, actor.LatentActor]:
   context_encoder = encoder.GaussianEncoder(
     specs.context_spec(DOMAIN), hidden_units=(8, 8), latent_size=4, seed=1
   )
@@ -26,7 +26,7 @@ def make(deterministic=True) -> tuple[acting.Acting, actor.LatentActor]:
     actor_network=actor_network,
     deterministic=deterministic,
   )
-  return acting.Acting(DOMAIN, policy, context_encoder.infer_posterior), actor_network
+  return pearl_actor.PearlActor(DOMAIN, policy, context_encoder.infer_posterior), actor_network
 
 
 def episode(random: np.random.Generator, length: int) -> types.Episode:
@@ -42,7 +42,7 @@ def state(random: np.random.Generator, batch: int) -> types.PolicyState:
   return types.PolicyState(latent, types.Posterior(mean, variance))
 
 
-class ActingTest(test_case.TestCase):
+class PearlActorTest(test_case.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()

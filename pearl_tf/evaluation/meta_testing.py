@@ -12,11 +12,11 @@ from typing import NamedTuple
 import gin
 import numpy as np
 
-from pearl_tf.collect import rollout, schedule, session
+from pearl_tf.collect import rollout, schedule, trial
 from pearl_tf.data import sampling_scheme, seeds, types
 
 
-class Trajectory(NamedTuple):
+class ScoredEpisode(NamedTuple):
   """One trajectory of a meta-test.
 
   Attributes:
@@ -48,7 +48,7 @@ class Trajectory(NamedTuple):
   def __repr__(self) -> str:
     """Names the trajectory and its return; the arrays would fill pages."""
     return (
-      f'Trajectory(task={self.task.index}, repeat={self.repeat}, index={self.index}, '
+      f'ScoredEpisode(task={self.task.index}, repeat={self.repeat}, index={self.index}, '
       f'episode_return={self.episode_return:.4g}, length={self.length}, adapted={self.adapted})'
     )
 
@@ -62,7 +62,7 @@ class MetaTestResult(NamedTuple):
     seconds: wall-clock time.
   """
 
-  trajectories: list[Trajectory]
+  trajectories: list[ScoredEpisode]
   env_steps: int
   seconds: float
 
@@ -122,7 +122,7 @@ class MetaTest:
   def run(
     self,
     tasks: Sequence[types.Task],
-    rollout_fns: rollout.Rollout,
+    rollouts: rollout.Rollout,
     *,
     seed: int | np.random.SeedSequence,
     on_episode: Callable[[rollout.FinishedEpisode], None] = lambda episode: None,
@@ -130,8 +130,8 @@ class MetaTest:
     """Meta-tests on every task.
 
     Args:
-      tasks: the tasks; each repeat of each is an independent session.
-      rollout_fns: environments and the policy under test.
+      tasks: the tasks; each repeat of each is an independent trial.
+      rollouts: environments and the policy under test.
       seed: source of all randomness; a number stands for that stream of `data.seeds`.
       on_episode: called with every finished episode, in the order they finish.
 
@@ -142,22 +142,22 @@ class MetaTest:
       seed = seeds.sequence(seed, seeds.Stream.META_TEST)
     started = time.monotonic()
     keys = [(task, repeat) for task in tasks for repeat in range(self.num_repeats)]
-    sessions = [session.Session(task, [self._phase]) for task, _ in keys]
+    trials = [trial.Trial(task, [self._phase]) for task, _ in keys]
     finished: list[rollout.FinishedEpisode] = []
 
     def keep(episode: rollout.FinishedEpisode) -> None:
       on_episode(episode)
       finished.append(episode)
 
-    env_steps = rollout_fns.run(sessions, seed=seed, on_episode=keep)
-    finished.sort(key=lambda episode: (episode.session_index, episode.index))
-    trajectories = [_trajectory(episode, keys[episode.session_index][1]) for episode in finished]
+    env_steps = rollouts.run(trials, seed=seed, on_episode=keep)
+    finished.sort(key=lambda episode: (episode.trial_index, episode.index))
+    trajectories = [_trajectory(episode, keys[episode.trial_index][1]) for episode in finished]
     return MetaTestResult(trajectories, env_steps, time.monotonic() - started)
 
 
-def _trajectory(finished: rollout.FinishedEpisode, repeat: int) -> Trajectory:
+def _trajectory(finished: rollout.FinishedEpisode, repeat: int) -> ScoredEpisode:
   episode = finished.episode
-  return Trajectory(
+  return ScoredEpisode(
     task=finished.task,
     repeat=repeat,
     index=finished.index,
