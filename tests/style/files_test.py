@@ -126,6 +126,15 @@ class FilesTest(test_case.TestCase):
   def test_problems_of_a_test_file_are_found(self, path, source, expected):
     self.assertLen(problems_of_test_file(pathlib.PurePath(path), source), expected)
 
+  def test_the_readme_maps_every_folder(self):
+    mapped = re.findall(r'^\| `([a-z_/]+)` \|', (ROOT / 'README.md').read_text(), re.MULTILINE)
+    inner = [
+      path.relative_to(ROOT).as_posix()
+      for path in (ROOT / 'pearl_tf').iterdir()
+      if path.is_dir() and path.name != '__pycache__'
+    ]
+    self.assertCountEqual(mapped, [*inner, *SOURCES[1:], 'tests'])
+
   def test_no_machine_paths(self):
     found = {}
     for path in text_files():
