@@ -31,6 +31,7 @@ INSTALL_REQUIRES = [
   'numpy>=1.26,<2',
   'protobuf>=4.21.6,<5',
   'rich>=14.2',
+  'scipy>=1.15',
   # TensorBoard 2.15 imports pkg_resources, which later releases of setuptools removed.
   'setuptools<81',
   'tensorboard>=2.15,<2.16',
@@ -66,7 +67,6 @@ EXTRAS_REQUIRE = {
     'pytest-xdist>=3.5',
     'pyyaml>=6.0',
     'ruff>=0.8',
-    'scipy>=1.11',
   ],
 }
 

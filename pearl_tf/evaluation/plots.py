@@ -25,6 +25,8 @@ _STEPS_LABEL = 'env steps (training transitions collected)'
 # Units of the time axis, the largest first, with their length in hours.
 _TIME_UNITS = {'hours': 1.0, 'minutes': 1 / 60, 'seconds': 1 / 3600}
 _LABEL_POINTS = 11
+# Two runs have a range, and no interval worth the name.
+_RUNS_FOR_INTERVAL = 3
 # How far a longer reference is shown past the end of the runs, as a multiple of their extent.
 _REFERENCE_EXTENT = 1.35
 
@@ -72,8 +74,8 @@ def learning_curve(
 ) -> mpl_figure.Figure:
   """Draws learning curves against env steps and against hours, side by side.
 
-  Runs that share a label are drawn as their mean over the range they all cover, in a band from the
-  lowest to the highest of them, with the single runs faint behind.
+  Runs that share a label are drawn as their mean over the range they all cover, with the single
+  runs faint behind, in a band: the bootstrap interval of the mean, or of two runs their range.
 
   Args:
     runs: The curves, see `curve_from_metrics`.
@@ -193,7 +195,7 @@ def _draw_runs(axes: mpl_axes.Axes, runs: Sequence[reference_curves.Curve], fiel
     x, stacked = _on_common_grid(group)
     axes.plot(x, stacked.mean(axis=0), color=color, linewidth=2.2, label=_count(label, group))
     if len(group) > 1:
-      axes.fill_between(x, stacked.min(axis=0), stacked.max(axis=0), color=color, alpha=0.18, lw=0)
+      axes.fill_between(x, *_band(stacked), color=color, alpha=0.18, lw=0)
       for single_x, single_y in group:
         axes.plot(single_x, single_y, color=color, linewidth=0.8, alpha=0.35)
     axes.plot(x[-1], stacked[:, -1].mean(), 'o', color=color, markersize=5)
@@ -208,6 +210,18 @@ def _draw_runs(axes: mpl_axes.Axes, runs: Sequence[reference_curves.Curve], fiel
       color=color,
       path_effects=plot_style.outline(),
     )
+
+
+def _band(stacked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the lower and upper end of a band around the mean of `[runs, K]`."""
+  if len(stacked) < _RUNS_FOR_INTERVAL:
+    return stacked.min(axis=0), stacked.max(axis=0)
+  from scipy import stats
+
+  found = stats.bootstrap(
+    (stacked,), np.mean, axis=0, n_resamples=2000, method='percentile', rng=np.random.default_rng(0)
+  )
+  return found.confidence_interval.low, found.confidence_interval.high
 
 
 def _spread_labels(axes: mpl_axes.Axes) -> None:
@@ -322,4 +336,7 @@ def _shade_exploration(axes: mpl_axes.Axes, results: Mapping[str, Any]) -> None:
 
 
 def _count(label: str, group: Sequence[Any]) -> str:
-  return label if len(group) == 1 else f'{label} (mean and range of {len(group)} runs)'
+  if len(group) == 1:
+    return label
+  band = 'range' if len(group) < _RUNS_FOR_INTERVAL else '95 % interval'
+  return f'{label} (mean and {band} of {len(group)} runs)'

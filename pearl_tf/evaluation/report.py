@@ -2,8 +2,8 @@
 
 The definitions are those of the authors' evaluation: the *final return* is that of the last
 trajectory of a meta-test, averaged over its repeats and then over tasks; the *success rate* is the
-same mean of whether that trajectory succeeded. Nothing is run here; `evaluation.meta_test` produces
-what is summarized.
+same mean of whether that trajectory succeeded. Nothing is run here;
+`evaluation.meta_testing` produces what is summarized.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow_probability as tfp
 from rich import box, table
 from rich import text as rich_text
+from scipy import stats
 
 if TYPE_CHECKING:
   from pearl_tf.evaluation import meta_testing
 
 _MAX_TRAJECTORY_COLUMNS = 6
+_NUM_RESAMPLES = 2000
 
 
 def final_returns(result: meta_testing.MetaTestResult) -> dict[int, float]:
@@ -133,13 +134,43 @@ def confidence_interval(
   values = np.asarray(values, np.float64)
   if values.size < 2:
     return None
-  student = tfp.distributions.StudentT(
-    df=np.float64(values.size - 1), loc=np.float64(0), scale=np.float64(1)
-  )
-  quantile = float(student.quantile(np.float64((1 + confidence) / 2)))
-  half_width = quantile * float(np.std(values, ddof=1)) / np.sqrt(values.size)
-  mean = float(np.mean(values))
-  return float(mean - half_width), float(mean + half_width)
+  scale = stats.sem(values)
+  if scale == 0:
+    return float(values[0]), float(values[0])
+  lower, upper = stats.t.interval(confidence, values.size - 1, loc=values.mean(), scale=scale)
+  return float(lower), float(upper)
+
+
+def interquartile_mean(
+  values_by_task: Mapping[int, Sequence[float]], *, confidence: float = 0.95
+) -> tuple[float, tuple[float, float] | None]:
+  """Returns the mean of the middle half of all values, which no single task decides.
+
+  Args:
+    values_by_task: Of each task the value of every repeat.
+    confidence: Probability of the interval.
+
+  Returns:
+    The mean, and its interval by a bootstrap that draws the repeats of each task anew (Agarwal et
+    al. 2021, stratified by task); None where a task has one repeat only.
+  """
+
+  def statistic(*samples, axis=-1):
+    return stats.trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis)
+
+  samples = [np.asarray(values, np.float64) for values in values_by_task.values()]
+  mean = float(statistic(*samples))
+  if min(len(sample) for sample in samples) < 2:
+    return mean, None
+  found = stats.bootstrap(
+    samples,
+    statistic,
+    n_resamples=_NUM_RESAMPLES,
+    confidence_level=confidence,
+    method='percentile',
+    rng=np.random.default_rng(0),
+  ).confidence_interval
+  return mean, (float(found.low), float(found.high))
 
 
 def summarize(result: meta_testing.MetaTestResult, confidence: float = 0.95) -> dict[str, Any]:
@@ -154,7 +185,8 @@ def summarize(result: meta_testing.MetaTestResult, confidence: float = 0.95) -> 
       `final_return`: the mean over tasks of `final_returns`;
       `final_return_std`: their standard deviation over tasks (n - 1; None for one task);
       `final_return_interval`: `[lower, upper]` for the mean over tasks, None for one task;
-      `confidence`: that of the interval;
+      `interquartile_mean`, `interquartile_mean_interval`: see `interquartile_mean`;
+      `confidence`: that of the intervals;
       `returns_by_trajectory`: list of the mean returns by trajectory index;
       `tasks`: a list, one per task, of `index`, `parameters`, `final_return` and
         `returns_by_trajectory`;
@@ -169,10 +201,14 @@ def summarize(result: meta_testing.MetaTestResult, confidence: float = 0.95) -> 
   values = np.array(list(finals.values()))
   interval = confidence_interval(values, confidence=confidence)
   parameters = {one.task.index: one.task.parameters for one in result.trajectories}
+  repeats = {task: [own[-1] for own in runs] for task, runs in _returns_by_task(result).items()}
+  middle, middle_interval = interquartile_mean(repeats, confidence=confidence)
   summary = {
     'final_return': float(np.mean(values)),
     'final_return_std': float(np.std(values, ddof=1)) if values.size > 1 else None,
     'final_return_interval': None if interval is None else list(interval),
+    'interquartile_mean': middle,
+    'interquartile_mean_interval': None if middle_interval is None else list(middle_interval),
     'confidence': float(confidence),
     'returns_by_trajectory': returns_by_trajectory(result).tolist(),
     'tasks': [
@@ -290,4 +326,8 @@ def _caption(summary: Mapping[str, Any]) -> str:
   )
   if summary['final_return_interval'] is not None:
     text += f'; ± {summary["confidence"]:.0%} interval over tasks'
+  if 'interquartile_mean' in summary:  # Agents published by earlier versions do not say it.
+    text += f'; interquartile mean {summary["interquartile_mean"]:.1f}'
+    if summary['interquartile_mean_interval'] is not None:
+      text += ' [{:.1f}, {:.1f}]'.format(*summary['interquartile_mean_interval'])
   return text

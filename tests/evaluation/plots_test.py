@@ -65,6 +65,16 @@ class LearningCurveTest(test_case.TestCase):
     self.assertAllClose(vertices[:, 1].min(), np.sqrt(2000))
     self.assertLen(_line(axes, 'other')[0], 11)
 
+  def test_the_band_of_three_runs_is_the_interval_of_their_mean(self):
+    axes = plots.learning_curve([_curve(scale=scale) for scale in (1.0, 2.0, 6.0)]).axes[0]
+    x, y = _line(axes, 'ours (mean and 95 % interval of 3 runs)')
+    self.assertAllClose(y, 3 * np.sqrt(x))
+    (band,) = axes.collections
+    at_end = band.get_paths()[0].vertices
+    at_end = at_end[at_end[:, 0] == x[-1], 1] / np.sqrt(x[-1])
+    # Of the 27 draws of three runs two hold but one of them, which 95 % do not leave out.
+    self.assertAllClose([at_end.min(), at_end.max()], [1, 6])
+
   def test_runs_of_one_label_that_never_overlap_are_refused(self):
     with self.assertRaisesRegex(ValueError, 'labels of their own'):
       plots.learning_curve([_curve(), _curve(start=50_000)])

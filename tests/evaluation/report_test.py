@@ -3,6 +3,7 @@ import json
 import re
 
 import numpy as np
+import tensorflow_probability as tfp
 from absl.testing import absltest, parameterized
 from rich import console
 from scipy import stats
@@ -38,13 +39,24 @@ class ReportTest(test_case.TestCase):
     self.assertEqual(report.final_returns(result), {0: 4.0, 1: 6.0})
 
   @parameterized.product(num_values=[2, 3, 30], confidence=[0.5, 0.95, 0.99])
-  def test_interval_is_scipys(self, num_values, confidence):
+  def test_interval_is_that_of_student(self, num_values, confidence):
     values = np.random.default_rng(1).normal(-50, 7, num_values)
-    expected = stats.t.interval(
-      confidence, num_values - 1, loc=values.mean(), scale=stats.sem(values)
+    student = tfp.distributions.StudentT(
+      np.float64(num_values - 1), values.mean(), np.std(values, ddof=1) / np.sqrt(num_values)
     )
+    expected = student.quantile([(1 - confidence) / 2, (1 + confidence) / 2])
     actual = report.confidence_interval(values, confidence=confidence)
-    self.assertAllClose(actual, expected, rtol=1e-9, atol=0)
+    self.assertAllClose(actual, expected, rtol=1e-6, atol=0)
+
+  def test_no_single_task_decides_the_interquartile_mean(self):
+    values = {task: [float(task), task + 0.5] for task in range(7)} | {7: [-900.0, -1000.0]}
+    middle, (lower, upper) = report.interquartile_mean(values)
+    ordered = sorted(value for own in values.values() for value in own)
+    self.assertAlmostEqual(middle, np.mean(ordered[4:12]))
+    # Tasks are strata: repeats that lie close together leave a narrow interval.
+    self.assertBetween(upper - lower, 0.05, 1.0)
+    self.assertBetween(middle, lower, upper)
+    self.assertEqual(report.interquartile_mean({0: [1.0], 1: [2.0, 3.0]})[1], None)
 
   def test_interval_of_one_task_is_unknown(self):
     self.assertIsNone(report.confidence_interval([3.0]))
