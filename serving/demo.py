@@ -9,6 +9,7 @@ each is acted on the prior, later ones on the belief that the server inferred. T
 in the end. Continues where it stopped if it was interrupted.
 """
 
+import pathlib
 import sys
 
 from absl import flags
@@ -47,16 +48,13 @@ def main(argv: list[str]) -> None:
   _serve_and_adapt(agent, seed=options.seed)
 
 
-def _verify(export_dir) -> None:
-  """Proves that the newest exports can be served; exits if they cannot."""
+def _verify(export_dir: pathlib.Path) -> None:
+  """Verifies that the newest exports can be served; exits if they cannot."""
   from serving import verify_export
-  from serving.verification import export_folder, proof
 
-  _say(f'exported to {export_dir}; can TensorFlow Serving load and run it?')
-  report = verify_export.Report(export_dir, export_folder.config_problems(export_dir), False)
-  for version_dir in export_folder.version_dirs(export_dir):
-    report.add(proof.prove(version_dir))
-  if not report.finish():
+  _say(f'exported to {export_dir}; does it load, and answer as the agent?')
+  versions = verify_export.version_dirs(export_dir)
+  if not verify_export.report({path: verify_export.verify(path) for path in versions}):
     sys.exit(program.EXIT_ERROR)
 
 

@@ -9,6 +9,7 @@
 The program `serving.export` and the training loop call it.
 """
 
+import functools
 import os
 import pathlib
 
@@ -64,6 +65,7 @@ class Exporter:
       ValueError: if `keep` is not positive.
     """
     self._encoder = context_encoder
+    self._actor = actor_network
     self._endpoint = endpoint_lib.Endpoint(
       domain, context_encoder=context_encoder, actor_network=actor_network
     )
@@ -105,7 +107,11 @@ class Exporter:
         servable.save(str(staged[name]))
         manifest.write(staged[name], manifest.contents(endpoint, servable, origin))
         warmup.write(
-          staged[name], servable, latent_tag=tag, supports_update=endpoint.supports_update
+          staged[name],
+          servable,
+          latent_tag=tag,
+          supports_update=endpoint.supports_update,
+          answer=functools.partial(self._answer, name),
         )
 
       if self._policy is not None:
@@ -119,6 +125,27 @@ class Exporter:
     ):
       files.write_text(self.directory / name, text)
     return version
+
+  def _answer(self, servable: str, signature: str, inputs: warmup.Arrays) -> warmup.Arrays:
+    """Returns what the agent's networks say here to a call, not through a trace; `{}` if unknown.
+
+    Args:
+      servable: name of the servable.
+      signature: name of the signature.
+      inputs: arrays by name.
+    """
+    if signature == serving_module.DEFAULT:
+      signature = serving_module.SERVABLES[servable][1]
+    if signature == 'encode':
+      mask = tf.sequence_mask(inputs['num_transitions'], inputs['context'].shape[1])
+      context = self._endpoint.split(tf.constant(inputs['context']), mask)
+      answer = self._encoder.infer_posterior(context)._asdict()
+    elif signature == 'act':
+      parameters, _ = self._actor((inputs['observation'], inputs['z']))
+      answer = {'action': actor.mean_action(parameters)}
+    else:
+      return {}
+    return {name: value.numpy() for name, value in answer.items()}
 
   def _check_beliefs(self) -> None:
     """Compares what would be served with what the encoder infers here, on noise of two lengths."""

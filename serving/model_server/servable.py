@@ -10,9 +10,8 @@ import numpy as np
 from absl import logging
 from tensorflow.core.protobuf import meta_graph_pb2
 
-from serving import errors
+from serving import errors, judge
 from serving.model_server import graph_session, signatures, version_files, warmup
-from serving.verification import graph_index, op_rules, signature_rules
 
 # Aliases fed, aliases fetched, and the function of the one that gives the other.
 _Entry = tuple[tuple[str, ...], tuple[str, ...], Callable[..., list[np.ndarray]]]
@@ -74,12 +73,17 @@ class Servable:
       servable = cls(name, version, session)
       servable._compile()
       if warm_up:
-        warmup.replay(servable, path / version_files.WARMUP)
+        warmup.replay(servable, path)
     except Exception as error:
       if session is not None:
         session.close()
       raise errors.from_exception(error) from error
     return servable
+
+  @property
+  def callables(self) -> frozenset[str]:
+    """Names of the signatures that clients can call."""
+    return frozenset(self._callables)
 
   def signature(self, name: str = '') -> signatures.Signature:
     """Returns a signature ready for checks; an empty name means `serving_default`.
@@ -167,7 +171,7 @@ class Servable:
 
     Here and not at a first call: making one takes a tenth of a second.
     """
-    for key in self.signatures.keys() - graph_index.HOUSEKEEPING_SIGNATURES:
+    for key in self.signatures.keys() - judge.HOUSEKEEPING_SIGNATURES:
       signature = self.signature(key)
       if not signature.outputs:
         continue
@@ -186,10 +190,10 @@ class Servable:
 
 def _check_ops(path: pathlib.Path) -> None:
   """Refuses what a stock server could not run; what it could run but not batch is only logged."""
-  index = graph_index.GraphIndex(graph_index.read(path))
-  for problem in signature_rules.problems(index):
+  index = judge.GraphIndex(judge.read(path))
+  for problem in judge.signature_problems(index):
     logging.warning('%s: %s', path, problem)
-  if problems := op_rules.problems(index):
+  if problems := judge.op_problems(index):
     raise errors.ServingError(
       grpc.StatusCode.FAILED_PRECONDITION, f'{path} must not be served: {"; ".join(problems)}'
     )

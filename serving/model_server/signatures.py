@@ -13,8 +13,7 @@ import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
-from serving import errors
-from serving.verification import graph_index
+from serving import errors, judge
 
 DEFAULT = 'serving_default'
 
@@ -185,7 +184,7 @@ def find(
     ServingError: FAILED_PRECONDITION if there is none.
   """
   name = name or DEFAULT
-  if name not in signatures or name in graph_index.HOUSEKEEPING_SIGNATURES:
+  if name not in signatures or name in judge.HOUSEKEEPING_SIGNATURES:
     raise errors.failed_precondition(f'Serving signature key "{name}" not found.')
   return name, signatures[name]
 

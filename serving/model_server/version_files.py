@@ -14,7 +14,6 @@ from tensorflow.core.protobuf import saved_model_pb2
 from serving import errors
 
 MODEL = 'saved_model.pb'
-WARMUP = pathlib.PurePath('assets.extra', 'tf_serving_warmup_requests')
 VARIABLES = 'variables'
 _VARIABLE_OPS = frozenset({'VarHandleOp', 'VariableV2', 'Variable'})
 _TAGS = {'serve'}

@@ -1,6 +1,7 @@
 """Warm-up records: calls that an export brings along and that must succeed before it is served."""
 
 import pathlib
+from collections.abc import Iterator
 from typing import Protocol
 
 import grpc
@@ -13,6 +14,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from serving import errors
 from serving.model_server import signatures
 
+FILE = pathlib.PurePath('assets.extra', 'tf_serving_warmup_requests')
 MAX_RECORDS = 1000
 # Allowed by TensorFlow Serving, but of services that this server does not have.
 _SKIPPED = frozenset({'classify_log', 'regress_log', 'multi_inference_log'})
@@ -28,24 +30,17 @@ class Runnable(Protocol):
     """Runs it."""
 
 
-def replay(servable: Runnable, path: pathlib.Path) -> int:
-  """Runs the records of a file.
-
-  Args:
-    servable: What to warm up.
-    path: TFRecord file of PredictionLog; nothing happens if it is missing.
-
-  Returns:
-    Number of calls made.
+def read(version_dir: pathlib.Path) -> Iterator[prediction_log_pb2.PredictLog]:
+  """Yields the calls recorded for a version; none if there is no file.
 
   Raises:
-    ServingError: INVALID_ARGUMENT for more than 1000 records, UNIMPLEMENTED for another kind of
-      record, or whatever a call failed with.
+    ServingError: INVALID_ARGUMENT for more than 1000 records or one that is none, UNIMPLEMENTED for
+      another kind of record.
     tf.errors.DataLossError: If the file is broken.
   """
+  path = version_dir / FILE
   if not path.is_file():
-    return 0
-  calls = 0
+    return
   records = tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
   for number, record in enumerate(records, start=1):
     if number > MAX_RECORDS:
@@ -60,19 +55,34 @@ def replay(servable: Runnable, path: pathlib.Path) -> int:
       ) from error
     kind = log.WhichOneof('log_type')
     if kind == 'predict_log':
-      try:
-        _predict(servable, log.predict_log.request)
-      except errors.ServingError as error:
-        raise errors.ServingError(
-          error.code, f'warm-up record {number} of {path}: {error.message}'
-        ) from error
-      calls += 1
+      yield log.predict_log
     elif kind in _SKIPPED:
       logging.warning('%s: record %d is a %s, which is skipped', path, number, kind)
     else:
       raise errors.ServingError(
         grpc.StatusCode.UNIMPLEMENTED, f'Unsupported log_type for warmup: {kind} in {path}'
       )
+
+
+def replay(servable: Runnable, version_dir: pathlib.Path) -> int:
+  """Runs the records of a version.
+
+  Returns:
+    Number of calls made.
+
+  Raises:
+    ServingError: Whatever a call failed with, and as `read`.
+    tf.errors.DataLossError: If the file is broken.
+  """
+  calls = 0
+  for log in read(version_dir):
+    calls += 1
+    try:
+      _predict(servable, log.request)
+    except errors.ServingError as error:
+      raise errors.ServingError(
+        error.code, f'warm-up record {calls} of {version_dir / FILE}: {error.message}'
+      ) from error
   return calls
 
 

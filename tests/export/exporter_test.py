@@ -138,21 +138,12 @@ class ExporterTest(test_case.TestCase):
       requests = records(self.root / name / '2')
       seen = {request.model_spec.signature_name for request in requests}
       self.assertEqual(seen, {*signatures, 'serving_default'})
-      self.assertLess(len(requests), 1000)
-      sizes = set()
+      self.assertLen(requests, len(seen))
       for request in requests:
         self.assertEqual(request.model_spec.name, name)
-        inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
-        if 'context' in inputs:
-          sizes.add(inputs['context'].shape[:2])
-        if max(map(len, inputs.values())) > 2:
-          continue  # Tracing aside, all sizes run the same graph.
-        answer = served[request.model_spec.signature_name](
-          **{key: tf.constant(value) for key, value in inputs.items()}
-        )
+        inputs = {key: tf.constant(tf.make_ndarray(value)) for key, value in request.inputs.items()}
+        answer = served[request.model_spec.signature_name](**inputs)
         self.assertAllEqual(answer['status'], np.zeros_like(answer['status']))
-      if name != serving_module.POLICY:
-        self.assertContainsSubset({(1, 16), (1, 64), (1, 256)}, sizes)
 
   def test_server_configuration(self):
     text = (self.root / 'models.config').read_text()

@@ -1,6 +1,6 @@
 """The requests of TF Serving's contract over real gRPC: sections 1.1 and 1.2 of its description.
 
-Runs against an embedded server, or against any other: see `serving.testing.contract_server`.
+Runs against an embedded server, or against any other: see `tests.serving.support.contract_server`.
 """
 
 import grpc
@@ -20,7 +20,7 @@ from tensorflow_serving.apis import (
 
 from pearl_tf.testing import test_case
 from serving import tensors
-from serving.testing import contract_cases, contract_server, toy_model
+from tests.serving.support import contract_cases, contract_server, toy_model
 
 CODE = grpc.StatusCode
 CASES = tuple((case.name, case) for case in contract_cases.PREDICT)

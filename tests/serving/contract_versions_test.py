@@ -1,7 +1,7 @@
 """TF Serving's contract on versions: folders, policies, labels, hot reload, reload call, warm-up.
 
 Sections 1.4 and 1.5 of its description. Runs against an embedded server, or against any other: see
-`serving.testing.contract_server`.
+`tests.serving.support.contract_server`.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from tensorflow_serving.apis import model_management_pb2, prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 from pearl_tf.testing import test_case
-from serving.testing import contract_cases, contract_server, toy_model
+from tests.serving.support import contract_cases, contract_server, toy_model
 
 CODE = grpc.StatusCode
 State = contract_server.State

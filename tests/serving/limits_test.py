@@ -12,7 +12,7 @@ from tensorflow_serving.apis import prediction_service_pb2_grpc
 from pearl_tf.testing import test_case
 from serving import errors
 from serving.frontend import limits
-from serving.testing import contract_cases, gate, toy_server
+from tests.serving.support import contract_cases, gate, toy_server
 
 CODE = grpc.StatusCode
 BUDGET_SECONDS = 0.05

@@ -9,7 +9,7 @@ from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from pearl_tf.testing import test_case
 from serving.frontend import monitoring, rest, rest_json, text_config
-from serving.testing import contract_cases, toy_server
+from tests.serving.support import contract_cases, toy_server
 
 MODEL = f'/v1/models/{toy_server.MODEL}'
 OBSERVATION, LATENT = [1.0, 2.0, 3.0], [4.0, 5.0]

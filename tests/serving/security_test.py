@@ -13,7 +13,7 @@ from tensorflow_serving.apis import prediction_service_pb2_grpc as prediction_gr
 
 from pearl_tf.testing import test_case
 from serving.frontend import options, security, text_config
-from serving.testing import certificates, contract_cases, contract_server, toy_server
+from tests.serving.support import certificates, contract_cases, contract_server, toy_server
 
 CODE = grpc.StatusCode
 TOKEN, OTHER_TOKEN = 'correct-horse-battery', 'a-second-token-for-another-client'

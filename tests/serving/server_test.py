@@ -20,7 +20,7 @@ from tensorflow_serving.apis import prediction_service_pb2_grpc
 from pearl_tf.testing import test_case
 from serving import errors
 from serving.frontend import health, options, process, text_config
-from serving.testing import contract_cases, contract_server, toy_server
+from tests.serving.support import contract_cases, contract_server, toy_server
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

@@ -122,7 +122,8 @@ class BuildFileTest(test_case.TestCase):
 
   def test_every_source_is_in_one_library(self):
     sources = [f for target in self.targets_of_kind('py_library').values() for f in target['srcs']]
-    self.assertCountEqual(sources, python_files('pearl_tf', 'trainers', 'serving'))
+    helpers = [f for f in python_files('tests') if not f.endswith('_test.py')]
+    self.assertCountEqual(sources, python_files('pearl_tf', 'trainers', 'serving') + helpers)
 
   def test_every_test_file_is_a_test(self):
     tests = [target['main'] for target in self.targets_of_kind('py_test').values()]

@@ -23,10 +23,10 @@ PACKAGES = ('pearl_tf', 'trainers', 'serving')
 BEHIND_THE_WIRE = (
   'serving/client/',
   'serving/frontend/',
+  'serving/judge.py',
   'serving/model_server/',
   'serving/server.py',
   'serving/tf_agents/remote_policy.py',
-  'serving/verification/',
   'serving/verify_export.py',
 )
 GIN_PARSERS = ('pearl_tf/experiment/config.py', 'pearl_tf/experiment/bound.py')
@@ -105,12 +105,12 @@ def flags_in_the_library(path: str, source: str) -> list[str]:
 
 def helpers_of_tests_in_the_product(path: str, source: str) -> list[str]:
   """Finds imports of `pearl_tf.testing` outside the tests and their helpers."""
-  if path.startswith(('pearl_tf/testing/', 'serving/testing/')):
+  if path.startswith('pearl_tf/testing/'):
     return []
   return [
     f'line {line}: {name} is for tests only'
     for line, name in imports(ast.parse(source))
-    if within(name, 'pearl_tf.testing')
+    if within(name, 'pearl_tf.testing', 'tests')
   ]
 
 
@@ -189,7 +189,7 @@ def undeclared(source: str, allowed: set[str], providers: dict[str, list[str]]) 
   problems = []
   for line, name in imports(ast.parse(source)):
     top = name.partition('.')[0]
-    if top in sys.stdlib_module_names or top in PACKAGES:
+    if top in sys.stdlib_module_names or top in (*PACKAGES, 'tests'):
       continue
     distributions = {canonical(item) for item in providers.get(top, [OPTIONAL.get(top, top)])}
     if not distributions & allowed:

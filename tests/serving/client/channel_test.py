@@ -11,7 +11,7 @@ from absl.testing import absltest, parameterized
 from pearl_tf.testing import scripted_server, test_case
 from serving import client
 from serving.client import channel
-from serving.testing import certificates
+from tests.serving.support import certificates
 
 GENEROUS = client.Deadlines(connect=30.0, act=20.0, adapt=20.0, begin=20.0)
 HASTY = client.Deadlines(connect=1.0)

@@ -6,7 +6,7 @@ from absl.testing import absltest, parameterized
 
 from serving import errors
 from serving.model_server import model_config
-from serving.testing import manager_case
+from tests.serving.support import manager_case
 
 ACT = {'observation': np.ones([1, 3], np.float32), 'z': np.zeros([1, 2], np.float32)}
 

@@ -8,8 +8,8 @@ from absl.testing import absltest, parameterized
 from tensorflow_serving.apis import prediction_log_pb2
 
 from serving import errors
-from serving.model_server import manager, model_config, version_files
-from serving.testing import manager_case
+from serving.model_server import manager, model_config, warmup
+from tests.serving.support import manager_case
 
 ACT = {'observation': np.ones([1, 3], np.float32), 'z': np.zeros([1, 2], np.float32)}
 
@@ -193,7 +193,7 @@ class HotReloadTest(manager_case.ManagerCase):
 
     async def scenario(tested):
       shutil.copytree(manager_case.valid_version(), self.base / '.tmp')
-      path = self.base / '.tmp' / version_files.WARMUP
+      path = self.base / '.tmp' / warmup.FILE
       path.parent.mkdir(exist_ok=True)
       log = prediction_log_pb2.PredictionLog()
       log.predict_log.request.model_spec.signature_name = 'nosuch'

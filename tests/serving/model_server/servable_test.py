@@ -8,8 +8,8 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from pearl_tf.testing import test_case
 from serving import errors
-from serving.model_server import servable, version_files
-from serving.testing import toy_model
+from serving.model_server import servable, warmup
+from tests.serving.support import toy_model
 
 ACT = {'observation': np.ones([2, 3], np.float32), 'z': np.ones([2, 2], np.float32)}
 
@@ -25,7 +25,7 @@ def predict_log(signature_name, **inputs):
 
 
 def write_warmup(version_dir, *logs):
-  path = version_dir / version_files.WARMUP
+  path = version_dir / warmup.FILE
   path.parent.mkdir(parents=True, exist_ok=True)
   with tf.io.TFRecordWriter(str(path)) as writer:
     for log in logs:

@@ -7,7 +7,7 @@ from absl.testing import absltest
 from pearl_tf.testing import test_case
 from serving import errors
 from serving.model_server import version_files
-from serving.testing import toy_model
+from tests.serving.support import toy_model
 
 
 class VersionFilesTest(test_case.TestCase):

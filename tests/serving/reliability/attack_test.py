@@ -11,7 +11,7 @@ from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from pearl_tf.testing import test_case
 from serving.frontend import process
-from serving.testing import contract_cases, toy_server
+from tests.serving.support import contract_cases, toy_server
 
 BUDGET_SECONDS = 0.05
 NUM_TRIES = 7

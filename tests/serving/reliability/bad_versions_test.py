@@ -13,7 +13,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from pearl_tf.export import warmup
 from pearl_tf.testing import exported_model, test_case
-from serving.testing import contract_server, load, toy_server, version_watch
+from tests.serving.support import contract_server, load, toy_server, version_watch
 
 MODEL = 'pearl'
 GOOD = 1

@@ -8,7 +8,7 @@ from absl.testing import absltest
 
 from pearl_tf.testing import test_case
 from serving.frontend import process
-from serving.testing import contract_cases, contract_server, load, toy_server
+from tests.serving.support import contract_cases, contract_server, load, toy_server
 
 START_SECONDS = 300
 ENOUGH_CALLS = 50

@@ -20,7 +20,7 @@ from pearl_tf.testing import exported_model, test_case
 from serving import errors, tensors
 from serving.frontend import limits, monitoring, predictor
 from serving.model_server import batcher, manager, model_config
-from serving.testing import contract_cases, hostile_requests, toy_server
+from tests.serving.support import contract_cases, hostile_requests, toy_server
 
 MODEL = 'pearl'
 NUM_REQUESTS, NUM_MESSAGES, NUM_CALLS = 5000, 3000, 2000

@@ -6,7 +6,7 @@ from absl.testing import absltest
 
 from pearl_tf.testing import test_case
 from serving import tensors
-from serving.testing import (
+from tests.serving.support import (
   contract_cases,
   contract_server,
   load,

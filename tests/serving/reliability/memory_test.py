@@ -10,7 +10,7 @@ from grpc import aio
 
 from pearl_tf.testing import test_case
 from serving.frontend import process
-from serving.testing import contract_cases, numbered_model, toy_server, version_watch
+from tests.serving.support import contract_cases, numbered_model, toy_server, version_watch
 
 START_SECONDS = 300
 NUM_CALLS = 100_000

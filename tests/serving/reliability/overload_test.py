@@ -9,7 +9,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from pearl_tf.testing import test_case
-from serving.testing import contract_cases, contract_server, gate, toy_server
+from tests.serving.support import contract_cases, contract_server, gate, toy_server
 
 BUDGET_SECONDS = 0.05
 NUM_TRIES = 9

@@ -11,7 +11,7 @@ from absl.testing import absltest
 
 from pearl_tf.export import versions
 from pearl_tf.testing import exported_model, test_case
-from serving.testing import contract_cases, load, numbered_model, toy_server, version_watch
+from tests.serving.support import contract_cases, load, numbered_model, toy_server, version_watch
 
 MODEL = numbered_model.MODEL
 NUM_VERSIONS = 12

@@ -8,7 +8,7 @@ from absl.testing import absltest, parameterized
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from pearl_tf.testing import test_case
-from serving.testing import certificates, contract_cases, toy_server
+from tests.serving.support import certificates, contract_cases, toy_server
 
 CODE = grpc.StatusCode
 TOKEN = 'the-token-of-this-test'

@@ -8,7 +8,7 @@ from absl.testing import absltest
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from pearl_tf.testing import test_case
-from serving.testing import contract_cases, contract_server, gate, toy_server
+from tests.serving.support import contract_cases, contract_server, gate, toy_server
 
 NUM_SLOTS = 8
 ACT = contract_cases.predict('act', contract_cases.acting(), model=toy_server.MODEL)

@@ -2,7 +2,7 @@
 
 To run the tests against stock TensorFlow Serving, write the models, serve them, and say where:
 
-  python -m serving.testing.contract_server /tmp/contract
+  python -m tests.serving.support.contract_server /tmp/contract
   tensorflow_model_server --port=8500 --model_config_file=/tmp/contract/models.config &
   tensorflow_model_server --port=8510 --model_config_file=/tmp/contract/models.config \\
     --enable_batching --batching_parameters_file=/tmp/contract/batching.config &
@@ -34,7 +34,7 @@ from tensorflow_serving.apis import (
 from tensorflow_serving.config import model_server_config_pb2
 
 from serving.frontend import embedded, options
-from serving.testing import contract_cases, toy_model
+from tests.serving.support import contract_cases, toy_model
 
 ADDRESS = 'TF_SERVING_ADDRESS'
 BATCHING_ADDRESS = 'TF_SERVING_BATCHING_ADDRESS'

@@ -3,7 +3,7 @@
 import grpc
 from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 
-from serving.testing import contract_server
+from tests.serving.support import contract_server
 
 State = get_model_status_pb2.ModelVersionStatus
 

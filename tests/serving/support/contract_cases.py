@@ -14,7 +14,7 @@ from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow_serving.apis import predict_pb2
 
 from serving import tensors
-from serving.testing import toy_model
+from tests.serving.support import toy_model
 
 MODEL = 'pearl'
 STABLE, CANARY = 1, 2

@@ -14,7 +14,7 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import predict_pb2
 
 from serving import tensors
-from serving.testing import contract_cases
+from tests.serving.support import contract_cases
 
 _MAX_ROWS = 3
 _MAX_LENGTH = 5

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import grpc
 
 from serving.frontend import embedded, options
-from serving.testing import toy_model
+from tests.serving.support import toy_model
 
 MODEL = 'toy'
 VERSION = 3

@@ -13,7 +13,7 @@ from tensorflow_serving.apis import get_model_status_pb2
 from pearl_tf.testing import test_case
 from serving import errors
 from serving.model_server import manager, model_config
-from serving.testing import toy_model
+from tests.serving.support import toy_model
 
 State = get_model_status_pb2.ModelVersionStatus
 WAIT_SECONDS = 30

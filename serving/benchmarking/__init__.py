@@ -1,1 +1,0 @@
-"""Measures the server: load, floors, life. The program is `serving.benchmark`."""
