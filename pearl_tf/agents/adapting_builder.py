@@ -15,6 +15,7 @@ class AdaptingBuilder:
   """Makes the parts of a method that adapts by a gradient step; a `builder.AgentBuilder`."""
 
   name: str
+  not_distributed = builder.ON_POLICY
   not_served = (
     'it adapts by a gradient step on whole episodes, which no signature of the server takes'
   )

@@ -9,12 +9,17 @@ evaluation, metrics and checkpoints, and asks a `LearningProcess` for the rest.
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import reverb
 import tensorflow as tf
 
 from pearl_tf.agents import training
-from pearl_tf.collect import actor, collector
+from pearl_tf.collect import actor, collector, tickets
 from pearl_tf.data import specs, types
 from pearl_tf.environments import gymnasium_adapter
+from pearl_tf.replay import weights
+
+# Why the data of an on-policy method are not collected by other processes.
+ON_POLICY = 'it learns from what its present parameters collect, one round after the other'
 
 
 class Run(NamedTuple):
@@ -91,6 +96,34 @@ class LearningProcess(Protocol):
     """Ends what it has started."""
 
 
+class StoppedError(Exception):
+  """A learning process that waited for others was asked to stop."""
+
+
+class Link(NamedTuple):
+  """What a learning process is told whose data are collected by other processes.
+
+  Attributes:
+    server_address: `host:port` of the replay server.
+    is_stopping: tells whether to wait no longer.
+    deadline_seconds: how long to wait for anything.
+  """
+
+  server_address: str
+  is_stopping: Callable[[], bool]
+  deadline_seconds: float
+
+
+class RemoteProcess(LearningProcess, Protocol):
+  """A learning process whose data are collected by other processes.
+
+  `prepare` and `collect` wait for them, and raise `StoppedError` when they are asked to stop.
+  """
+
+  def recover(self) -> None:
+    """Takes what the last learner had and its checkpoint has not; a checkpoint must follow."""
+
+
 class AgentBuilder(Protocol):
   """Makes the parts of a method; holds its settings and no state.
 
@@ -98,10 +131,13 @@ class AgentBuilder(Protocol):
     name: of the method, for people.
     not_served: why its agents cannot be exported, for people; '' if an agent has the networks
       `encoder` and `actor` that `pearl_tf.export` serves.
+    not_distributed: why its data cannot be collected by other processes, for people; '' if the
+      builder is a `DistributedBuilder`, too.
   """
 
   name: str
   not_served: str
+  not_distributed: str
 
   def check(self, agent: Agent, run: Run) -> None:
     """Checks the settings against each other, before anything long starts.
@@ -127,3 +163,24 @@ class AgentBuilder(Protocol):
 
   def make_process(self, agent: Agent, run: Run) -> LearningProcess:
     """Returns the learning process of an agent in a run."""
+
+
+class DistributedBuilder(AgentBuilder, Protocol):
+  """Makes the parts of a method for processes that share a replay server."""
+
+  def make_server_tables(self, run: Run) -> list[reverb.Table]:
+    """Returns the tables of the replay server."""
+
+  def make_remote_process(self, agent: Agent, run: Run, link: Link) -> RemoteProcess:
+    """Returns the learning process of the learner."""
+
+  def make_ticket_collector(
+    self, agent: Agent, run: Run, link: Link, *, number: int
+  ) -> tickets.TicketCollector:
+    """Returns what an actor collects with; `number` is the actor's own.
+
+    It raises `StoppedError` after the episode in which it is asked to stop.
+    """
+
+  def make_weights(self, agent: Agent, server_address: str) -> weights.Weights:
+    """Returns the channel of what acts and adapts."""

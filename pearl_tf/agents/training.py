@@ -35,6 +35,10 @@ class Training:
   def __post_init__(self):
     check_positive(self)
 
+  def evaluates_after(self, iteration: int) -> bool:
+    """Tells whether the agent is evaluated when `iteration` (counted from 1) is finished."""
+    return iteration == self.num_iterations or iteration % self.evaluation_interval == 0
+
   def exports_after(self, iteration: int) -> bool:
     """Tells whether the agent is exported when `iteration` (counted from 1) is finished."""
     if self.export_interval is None:

@@ -1,7 +1,8 @@
 """Training data: the schedule, executed on the training tasks and written to the replay."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -17,10 +18,14 @@ class Collected(NamedTuple):
   Attributes:
     env_steps: transitions collected.
     returns: mean undiscounted return (context reward) of the episodes of each phase, by its name.
+    dropped: episodes that were thrown away by environments of other processes, see `Tolerance`.
+    values: other values for the log, by name.
   """
 
   env_steps: int
   returns: dict[str, float]
+  dropped: int = 0
+  values: Mapping[str, float] = MappingProxyType({})
 
 
 class Collector:
@@ -34,6 +39,7 @@ class Collector:
     *,
     context_size: int,
     context_sampling: str = sampling_scheme.TRANSITIONS,
+    after_episode: Callable[[], None] = lambda: None,
   ):
     """Connects a rollout with a replay.
 
@@ -43,10 +49,12 @@ class Collector:
       collect_schedule: what a visit to a task consists of.
       context_size: context transitions per inference during collection.
       context_sampling: 'transitions' or 'trajectories', how they are drawn.
+      after_episode: called after each that was written; may raise to end the collection.
     """
     self._rollout = rollouts
     self._writer = replay_writer
     self._schedule = collect_schedule
+    self._after_episode = after_episode
     self._phases = collect_schedule.visit_phases(context_size, context_sampling)
 
   def fill(self, tasks: Sequence[types.Task], *, seed: np.random.SeedSequence) -> Collected:
@@ -82,8 +90,10 @@ class Collector:
         finished.episode,
         in_context=finished.in_context and is_last_visit,
         visit=number,
+        phase=schedule.PHASES.index(finished.phase),
       )
       returns[finished.phase].append(float(np.sum(finished.episode.context_reward)))
+      self._after_episode()
 
     env_steps = self._rollout.run(trials, seed=seed, on_episode=write)
     self._writer.flush()

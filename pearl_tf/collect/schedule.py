@@ -10,6 +10,10 @@ import gin
 
 from pearl_tf.data import sampling_scheme
 
+# Of a `CollectSchedule`, by their numbers in the headers of trajectories.
+PHASES = ('initial', 'prior', 'posterior', 'extra')
+INITIAL = PHASES.index('initial')
+
 
 @dataclasses.dataclass(frozen=True)
 class Phase:

@@ -76,7 +76,12 @@ def of_run(folder: run_folder.RunFolder) -> Experiment:
     ConfigError: if its configuration cannot be used.
   """
   folder.require()
-  return _resolve(config.load_text(folder.config.read_text()), folder.seed)
+  return of_text(folder.config.read_text(), folder.seed)
+
+
+def of_text(text: str, seed: int) -> Experiment:
+  """Returns the experiment of a resolved configuration; raises `ConfigError` if it is unusable."""
+  return _resolve(config.load_text(text), seed)
 
 
 def _resolve(text: str, seed: int) -> Experiment:

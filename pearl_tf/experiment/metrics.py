@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 FILE_NAME = 'metrics.jsonl'
 TENSORBOARD_FOLDER = 'tensorboard'
+EVALUATOR_FOLDER = 'evaluator'
 COUNTERS = ('iteration', 'env_steps', 'gradient_steps')
 
 Value = float | Sequence[float] | np.ndarray | tf.Tensor | None
@@ -201,7 +202,8 @@ def read(path: str | os.PathLike) -> list[dict[str, Any]]:
 
   Returns:
     One dictionary per line, in the order of the file; `None` where the file has `null`. A last line
-    that was cut off in the middle, as by a kill during a write, is left out.
+    that was cut off in the middle, as by a kill during a write, is left out. Of a run folder whose
+    evaluations are another process's, each line has what that wrote of its iteration, too.
 
   Raises:
     FileNotFoundError: There is no such file.
@@ -209,7 +211,12 @@ def read(path: str | os.PathLike) -> list[dict[str, Any]]:
   """
   path = pathlib.Path(path)
   if path.is_dir():
-    path = path / FILE_NAME
+    evaluations = path / EVALUATOR_FOLDER / FILE_NAME
+    records = read(path / FILE_NAME)
+    if evaluations.is_file():
+      evaluated = {record['iteration']: record for record in read(evaluations)}
+      records = [evaluated.get(record['iteration'], {}) | record for record in records]
+    return records
   if not path.is_file():
     raise FileNotFoundError(f'no metrics at {path}; give a run folder or its {FILE_NAME}')
   records = []

@@ -134,7 +134,7 @@ class RunFolder:
       )
     if config.renamed(kept) != kept:  # Of an earlier version.
       kept = config.load_text(kept)
-    difference = _difference(kept, config_text)
+    difference = difference_of(kept, config_text)
     refused = [line for line in difference if line[1:].partition(' = ')[0] not in CHANGEABLE]
     if self.seed != seed:
       refused += [f'-seed = {self.seed}', f'+seed = {seed}']
@@ -175,7 +175,8 @@ class RunFolder:
     return handle
 
 
-def _difference(old: str, new: str) -> list[str]:
+def difference_of(old: str, new: str) -> list[str]:
+  """Returns the lines in which two configurations differ, each with - or + before it."""
   lines = difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm='', n=0)
   changed = [line for line in lines if line[:1] in '+-' and line[:3] not in ('+++', '---')]
   return [line for line in changed if line[1:].strip() and not line[1:].startswith('#')]

@@ -70,14 +70,18 @@ def sample_task_split(
   return TaskSplit(train=tasks[: len(train)], test=tasks[len(train) :])
 
 
-def save(split: TaskSplit, path: pathlib.Path) -> None:
-  """Writes a split as JSON."""
+def as_text(split: TaskSplit) -> str:
+  """Returns a split as JSON."""
 
   def plain(tasks: list[types.Task]) -> list[dict]:
     return [{'index': task.index, 'parameters': task.parameters.tolist()} for task in tasks]
 
-  text = json.dumps({'train': plain(split.train), 'test': plain(split.test)}, indent=1)
-  files.write_text(path, text)
+  return json.dumps({'train': plain(split.train), 'test': plain(split.test)}, indent=1)
+
+
+def save(split: TaskSplit, path: pathlib.Path) -> None:
+  """Writes a split as JSON."""
+  files.write_text(path, as_text(split))
 
 
 def load(path: pathlib.Path) -> TaskSplit:

@@ -18,14 +18,17 @@ from pearl_tf.programs import output
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2
+# Waited in vain for another process or host: whoever started this one should start it again.
+EXIT_UNREACHABLE = 75
 
 
 def run(main: Callable[[list[str]], None], *, verbosity: int = logging.WARNING) -> None:
   """Parses the flags, calls `main` and ends the process.
 
   The exit code is 0, or 1 with `error: ...` on stderr where the user can mend the cause, 2 where
-  the flags or arguments are wrong, 130 after Ctrl-C, 143 after SIGTERM, and whatever `main` passes
-  to `sys.exit`. Other exceptions keep their traceback.
+  the flags or arguments are wrong, 75 where another process was waited for in vain, 130 after
+  Ctrl-C, 143 after SIGTERM, and whatever `main` passes to `sys.exit`. Other exceptions keep their
+  traceback.
 
   Args:
     main: takes what is left of the command line, the program's name first.
@@ -63,6 +66,9 @@ def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:
   except KeyboardInterrupt:
     print('interrupted', file=sys.stderr)
     sys.exit(interruption.exit_code())
+  except TimeoutError as error:
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(EXIT_UNREACHABLE)
   except Exception as error:
     if not _is_for_the_user(error):
       raise
@@ -85,6 +91,7 @@ def _is_for_the_user(error: Exception) -> bool:
   from pearl_tf.environments import gymnasium_adapter
   from pearl_tf.experiment import checkpoints, config, published, run_folder
   from pearl_tf.export import exporter
+  from pearl_tf.launch import connection, group
 
   return isinstance(
     error,
@@ -94,6 +101,8 @@ def _is_for_the_user(error: Exception) -> bool:
     | published.PublishedError
     | run_folder.RunFolderError
     | checkpoints.CheckpointError
+    | connection.DisagreementError
+    | group.GroupError
     | learner.DivergenceError
     | gymnasium_adapter.EnvironmentFault
     | gymnasium_adapter.PolicyFault,

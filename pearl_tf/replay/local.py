@@ -1,4 +1,4 @@
-"""The replay of a run in one process: server, writer, and the learner's cache with its feeder.
+"""The replay of a run in one process: server, writer, and the learner's side of it.
 
 The parts know each other by the server's address alone, so that a program may hold one of them.
 """
@@ -8,7 +8,7 @@ from collections.abc import Callable
 import reverb
 
 from pearl_tf.replay import cache as cache_lib
-from pearl_tf.replay import feeder, packing, server, tables, writer
+from pearl_tf.replay import feeder, memory, server, tables, writer
 
 _MAX_PENDING_EPISODES = 16
 
@@ -18,47 +18,34 @@ class Replay:
 
   def __init__(
     self,
-    layout: packing.PackedLayout,
-    num_tasks: int,
+    cache: cache_lib.ReplayCache,
     *,
-    capacity: int,
-    cache_class: Callable[..., cache_lib.ReplayCache] = cache_lib.ReplayCache,
     make_tables: Callable[..., list[reverb.Table]] = tables.make_tables,
   ):
     """Starts the server, empty.
 
     Args:
-      layout: layout of the rows.
-      num_tasks: number of training tasks.
-      capacity: transitions that the cache may hold.
-      cache_class: makes the cache.
+      cache: what the learner learns from.
       make_tables: makes the tables.
     """
-    self.cache = cache_class(layout, num_tasks, capacity=capacity)
-    self.server = server.ReplayServer(layout, num_tasks, make_tables=make_tables)
+    self.cache = cache
+    self.server = server.ReplayServer(make_tables(cache.layout, cache.num_tasks))
     try:
       self.writer = writer.ReplayWriter(
-        reverb.Client(self.server.address), layout, max_pending_episodes=_MAX_PENDING_EPISODES
+        reverb.Client(self.server.address), cache.layout, max_pending_episodes=_MAX_PENDING_EPISODES
       )
-      self._feeder = feeder.Feeder(self.cache, self.server.address)
+      self._memory = memory.Memory(cache, self.server.address)
     except BaseException:
       self.server.stop()  # Otherwise the process would wait for it for minutes when it ends.
       raise
 
-  def drain(self) -> int:
+  def drain(self) -> feeder.Delivered:
     """Takes what was collected since the last call into the learner's cache."""
-    return self._feeder.drain()
+    return self._memory.drain()
 
   def refill_tables(self) -> None:
-    """Puts what the cache was restored with back into the tables, which start empty.
-
-    A checkpoint holds the transitions once, as the cache has them.
-    """
-    for task in range(self.cache.num_tasks):
-      visit = self.cache.visit(task)
-      for rows, in_context in self.cache.trajectories(task):
-        self.writer.write_rows(task, rows, in_context=in_context, visit=visit, is_fresh=False)
-    self.writer.flush()
+    """Puts what the cache was restored with back into the tables, which start empty."""
+    self._memory.refill_tables()
 
   def stop(self) -> None:
     """Closes the writer and stops the server."""

@@ -1,17 +1,15 @@
 """The replay server of a run: a Reverb server in this process.
 
 `ReplayServer` owns the tables and their port. It keeps nothing when it stops: the learner's cache
-is in the learner's checkpoint and fills the tables again (`pearl_tf.replay.local`).
+is in the learner's checkpoint and fills the tables again (`pearl_tf.replay.memory`).
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import reverb
 from absl import logging
 
 from pearl_tf import proxies
-from pearl_tf.replay import packing
-from pearl_tf.replay import tables as tables_lib
 
 _ANSWER_SECONDS = 60
 
@@ -19,27 +17,18 @@ _ANSWER_SECONDS = 60
 class ReplayServer:
   """A Reverb server that runs until `stop` or the end of a `with` block."""
 
-  def __init__(
-    self,
-    layout: packing.PackedLayout,
-    num_tasks: int,
-    *,
-    port: int | None = None,
-    make_tables: Callable[..., list[reverb.Table]] = tables_lib.make_tables,
-  ):
+  def __init__(self, tables: Sequence[reverb.Table], *, port: int | None = None):
     """Starts the server, empty.
 
     Args:
-      layout: Layout of the rows.
-      num_tasks: Number of training tasks.
+      tables: Its tables.
       port: TCP port, or `None` for a free one.
-      make_tables: Returns the tables of a layout and a number of tasks.
 
     Raises:
       ConnectionError: If something keeps this process from reaching its own server.
     """
     proxies.spare_local_traffic()
-    self._server: reverb.Server | None = reverb.Server(make_tables(layout, num_tasks), port=port)
+    self._server: reverb.Server | None = reverb.Server(tables, port=port)
     try:
       self._check_answers()
       logging.log_first_n(

@@ -13,7 +13,7 @@ from pearl_tf.replay import packing, tables
 
 
 class ReplayWriter:
-  """Writes whole episodes, each stored once and shared by up to two tables."""
+  """Writes whole episodes, each stored once and shared by its tables."""
 
   def __init__(
     self,
@@ -22,6 +22,8 @@ class ReplayWriter:
     *,
     flush_timeout_seconds: float = 120.0,
     max_pending_episodes: int = 64,
+    number: int = 0,
+    to_unsaved: bool = False,
   ):
     """Opens the stream.
 
@@ -31,6 +33,9 @@ class ReplayWriter:
       flush_timeout_seconds: How long the server may take to confirm what was written.
       max_pending_episodes: Episodes written between two confirmations; bounds what is lost, and
         reported late, when the server dies.
+      number: Of this writer, another one for each that writes at the same time, below
+        `feeder.MAX_WRITERS`.
+      to_unsaved: Whether the learner is another process, which may die alone.
 
     Raises:
       ValueError: If a number is not positive.
@@ -46,8 +51,35 @@ class ReplayWriter:
     self._stream: reverb.TrajectoryWriter | None = None
     self._stream_num_steps = 0
     self._num_pending = 0
+    self._queues = (tables.UNSAVED, tables.FRESH) if to_unsaved else (tables.FRESH,)
+    self._common = tables.Header(writer=number, sequence=1)
 
-  def write(self, task_index: int, episode: types.Episode, *, in_context: bool, visit: int) -> None:
+  def begin(self, *, sequence: int, policy_step: int, waited_ms: int) -> None:
+    """Says how the next episodes come to be collected; see `tables.Header`.
+
+    Args:
+      sequence: Of the first of them, beyond all of this writer's number so far, those of former
+        processes included; the others follow it.
+      policy_step: Gradient steps of the policy that acts.
+      waited_ms: What was waited for it.
+    """
+    self._common = self._common._replace(
+      sequence=sequence, policy_step=policy_step, waited_ms=waited_ms
+    )
+
+  def count_dropped(self, number: int) -> None:
+    """Adds episodes that were thrown away, of which the next one tells."""
+    self._common = self._common._replace(dropped=self._common.dropped + number)
+
+  def write(
+    self,
+    task_index: int,
+    episode: types.Episode,
+    *,
+    in_context: bool,
+    visit: int,
+    phase: int = 0,
+  ) -> None:
     """Stores one episode, all its transitions included.
 
     Args:
@@ -56,12 +88,14 @@ class ReplayWriter:
       in_context: Whether it also belongs to the task's context.
       visit: Number of the visit to the task, growing over the run. The first episode of a later
         visit clears the context that an earlier one left.
+      phase: Number of the phase of the visit.
 
     Raises:
       ValueError: If the episode does not fit the layout.
       TimeoutError: If the server does not confirm in time.
     """
-    self.write_rows(task_index, self._layout.pack(episode), in_context=in_context, visit=visit)
+    rows = self._layout.pack(episode)
+    self.write_rows(task_index, rows, in_context=in_context, visit=visit, phase=phase)
 
   def write_rows(
     self,
@@ -70,6 +104,7 @@ class ReplayWriter:
     *,
     in_context: bool,
     visit: int,
+    phase: int = 0,
     is_fresh: bool = True,
   ) -> None:
     """Stores the packed rows `[S, W] float32` of one episode, see `write`.
@@ -79,17 +114,21 @@ class ReplayWriter:
       rows: The rows.
       in_context: Whether they belong to the task's context.
       visit: Number of the visit.
+      phase: Number of its phase.
       is_fresh: Whether the learner has yet to take it.
     """
-    header = np.array([task_index, int(in_context), visit], np.int64)
+    header = self._common._replace(
+      task=task_index, in_context=int(in_context), visit=visit, phase=phase
+    )
     stream = self._stream_for(len(rows))
-    stream.append({'header': header, 'rows': rows})
+    stream.append({'header': np.array(header, np.int64), 'rows': rows})
     item = {name: column[-1] for name, column in stream.history.items()}
     names = [tables.replay_name(task_index)]
     if is_fresh:
-      names.append(tables.FRESH)  # Last: what the learner takes is already in the other table.
+      names += self._queues  # `fresh` last: what the learner takes is already in the other tables.
     for name in names:
       stream.create_item(name, priority=1.0, trajectory=item)
+    self._common = self._common._replace(sequence=header.sequence + 1, waited_ms=0, dropped=0)
     self._num_pending += 1
     if self._num_pending >= self._max_pending_episodes:
       self.flush()

@@ -30,7 +30,7 @@ def _episode(first: int, num_steps: int) -> types.Episode:
 class WriterAndFeederTest(test_case.TestCase):
   def setUp(self):
     super().setUp()
-    self.server = server.ReplayServer(_LAYOUT, _NUM_TASKS)
+    self.server = server.ReplayServer(tables.make_tables(_LAYOUT, _NUM_TASKS))
     self.addCleanup(self.server.stop)
     self.client = reverb.Client(self.server.address)
     self.writer = writer.ReplayWriter(self.client, _LAYOUT)
@@ -70,10 +70,10 @@ class WriterAndFeederTest(test_case.TestCase):
       num_undrained += len(episode.reward)
       if i % 40 == 39:
         self.writer.flush()
-        self.assertEqual(self.feeder.drain(), num_undrained)
+        self.assertEqual(self.feeder.drain().num_transitions, num_undrained)
         num_undrained = 0
     self.writer.flush()
-    self.assertEqual(self.feeder.drain(), num_undrained)
+    self.assertEqual(self.feeder.drain().num_transitions, num_undrained)
     self.assertEqual(self.cache.num_rows, first)
     for task in range(_NUM_TASKS):
       self.assertAllEqual(self.cache.replay_rows(task), np.concatenate(replay[task]))
@@ -90,17 +90,17 @@ class WriterAndFeederTest(test_case.TestCase):
     self.assertAllEqual(transition.next_observation[-1], [4, 4.5])
 
   def test_drain_takes_each_item_once(self):
-    self.assertEqual(self.feeder.drain(), 0)
+    self.assertEqual(self.feeder.drain().num_transitions, 0)
     self.writer.write(1, _episode(0, 4), in_context=False, visit=0)
     self.writer.flush()
-    self.assertEqual(self.feeder.drain(), 4)
-    self.assertEqual(self.feeder.drain(), 0)
+    self.assertEqual(self.feeder.drain().num_transitions, 4)
+    self.assertEqual(self.feeder.drain().num_transitions, 0)
     info = self.client.server_info()
     self.assertEqual(info['fresh'].current_size, 0)
     self.assertEqual(info['replay/1'].current_size, 1)
 
   def test_a_later_visit_of_any_writer_begins_a_new_context(self):
-    other = writer.ReplayWriter(self.client, _LAYOUT)
+    other = writer.ReplayWriter(self.client, _LAYOUT, number=1)
     for task in range(2):
       self.writer.write(task, _episode(10 * task, 5), in_context=True, visit=1)
     self.writer.flush()
@@ -114,22 +114,20 @@ class WriterAndFeederTest(test_case.TestCase):
     self.assertEqual(self.cache.num_context_transitions(1), 5)
 
   def test_tables_are_filled_from_a_restored_cache(self):
-    replay = local.Replay(_LAYOUT, _NUM_TASKS, capacity=100)
+    replay = local.Replay(cache_lib.ReplayCache(_LAYOUT, _NUM_TASKS, capacity=100))
     self.addCleanup(replay.stop)
     for number in range(6):
       replay.writer.write(number % 2, _episode(10 * number, 4), in_context=True, visit=number // 2)
     replay.writer.flush()
     replay.drain()
-    again = local.Replay(
-      _LAYOUT, _NUM_TASKS, capacity=100, cache_class=lambda *a, **k: replay.cache
-    )
+    again = local.Replay(replay.cache)
     self.addCleanup(again.stop)
     again.refill_tables()
     client = reverb.Client(again.server.address)
     sizes = {name: info.current_size for name, info in client.server_info().items()}
     self.assertEqual(sizes, {'replay/0': 3, 'replay/1': 3, 'replay/2': 0, 'fresh': 0})
     headers = {
-      tuple(sample.data[0].tolist()): sample.data[1][0, 3]
+      tuple(sample.data[0][:3].tolist()): sample.data[1][0, 3]
       for sample in client.sample('replay/1', 60, emit_timesteps=False)
     }
     self.assertEqual(headers[1, 1, 2], 50.0)
@@ -141,7 +139,7 @@ class WriterAndFeederTest(test_case.TestCase):
       self.writer.write(0, episode._replace(reward=episode.reward[:-1]), in_context=True, visit=0)
     self.writer.write(0, episode, in_context=True, visit=0)
     self.writer.flush()
-    self.assertEqual(self.feeder.drain(), 3)
+    self.assertEqual(self.feeder.drain().num_transitions, 3)
 
   def test_unknown_task_is_refused(self):
     with self.assertRaisesRegex(ValueError, 'replay/7'):

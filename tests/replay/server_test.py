@@ -14,7 +14,7 @@ def _num_threads() -> int:
 
 class ReplayServerTest(test_case.TestCase):
   def test_it_serves_until_it_is_stopped(self):
-    with server.ReplayServer(_LAYOUT, 2) as running:
+    with server.ReplayServer(tables.make_tables(_LAYOUT, 2)) as running:
       names = reverb.Client(running.address).server_info()
       self.assertEqual(set(names), {'replay/0', 'replay/1', tables.FRESH})
     running.stop()
@@ -23,7 +23,7 @@ class ReplayServerTest(test_case.TestCase):
 
   def test_ten_thousand_tasks_take_as_many_threads_as_a_hundred(self):
     before = _num_threads()
-    with server.ReplayServer(_LAYOUT, 10_000) as running:
+    with server.ReplayServer(tables.make_tables(_LAYOUT, 10_000)) as running:
       self.assertLess(_num_threads() - before, 300)
       tables_of_server = reverb.Client(running.address).server_info()
       self.assertLen(tables_of_server, tables.MAX_REPLAY_TABLES + 1)

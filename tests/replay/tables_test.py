@@ -17,7 +17,7 @@ class TablesTest(test_case.TestCase):
 
   def test_signature(self):
     signature = tables.signature(packing.PackedLayout(2, 1))
-    self.assertEqual(signature['header'], tf.TensorSpec([3], tf.int64, 'header'))
+    self.assertEqual(signature['header'], tf.TensorSpec([9], tf.int64, 'header'))
     self.assertEqual(signature['rows'], tf.TensorSpec([None, 8], tf.float32, 'rows'))
 
   def test_capacities_come_from_gin(self):
@@ -36,7 +36,7 @@ class TablesTest(test_case.TestCase):
     with client.trajectory_writer(1) as writer:
       for i in range(4):
         rows = np.full([3, layout.width], i, np.float32)
-        writer.append({'header': np.zeros([3], np.int64), 'rows': rows})
+        writer.append({'header': np.zeros([9], np.int64), 'rows': rows})
         item = {name: column[-1] for name, column in writer.history.items()}
         writer.create_item('replay/0', 3.0, item)
       writer.flush()

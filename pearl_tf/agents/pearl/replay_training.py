@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 
 from pearl_tf.agents import builder, learner
-from pearl_tf.agents.pearl import actor as pearl_actor
 from pearl_tf.agents.pearl import agent as pearl_agent
 from pearl_tf.agents.pearl import training
-from pearl_tf.collect import collector, rollout, schedule
+from pearl_tf.collect import collector, schedule
 from pearl_tf.data import seeds
 from pearl_tf.replay import cache, local
 
@@ -27,7 +26,7 @@ class ReplayTraining:
   def __init__(
     self,
     agent: pearl_agent.PearlAgent,
-    actor: pearl_actor.PearlActor,
+    collecting: collector.Collector,
     replay: local.Replay,
     *,
     sizes: training.PearlTraining,
@@ -38,7 +37,7 @@ class ReplayTraining:
 
     Args:
       agent: learns.
-      actor: collects.
+      collecting: writes to the replay.
       replay: closed with the process.
       sizes: of gradient steps and batches.
       collect_schedule: what a visit to a task consists of.
@@ -50,25 +49,11 @@ class ReplayTraining:
     self._run = run
     self._sizes = sizes
     self._schedule = collect_schedule
-    number = min(run.training.num_environments, len(run.train_tasks))
-    number = max(number, min(run.training.num_environments, collect_schedule.tasks_per_iteration))
-    self.collector = self.make_collector(actor, number)
+    self.collector = collecting
     self.learner = learner.Learner(
       agent,
       cache.CacheSampler(replay.cache, scheme=sizes.sampling_scheme, **sizes.batch_sizes),
       seed=seeds.sequence(run.seed, seeds.Stream.REPLAY),
-    )
-
-  def make_collector(
-    self, actor: pearl_actor.PearlActor, num_environments: int
-  ) -> collector.Collector:
-    """Returns a collector on that many environments."""
-    return collector.Collector(
-      rollout.Rollout(self._run.environments(num_environments), actor),
-      self.replay.writer,
-      self._schedule,
-      context_size=self._sizes.context_size,
-      context_sampling=self._sizes.context_sampling,
     )
 
   def prepare(self) -> collector.Collected:

@@ -16,6 +16,7 @@ class RL2Builder:
   """Makes the parts of RL2; a `builder.AgentBuilder`."""
 
   name = 'RL2'
+  not_distributed = builder.ON_POLICY
   not_served = (
     'its hidden state has to go from call to call, which no signature of the server takes'
   )

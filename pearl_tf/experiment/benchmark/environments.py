@@ -37,7 +37,9 @@ def collection(
     configured iteration.
   """
   rollout = builder.make_rollout(deterministic=False, num_environments=num_environments)
-  wide = process.make_collector(builder.make_actor(deterministic=False), num_environments)
+  wide = builder.method.make_collector(
+    builder.agent, builder.run, process.replay.writer, num_environments=num_environments
+  )
   wide_tasks = _cycle(builder.tasks.train, num_environments)
   iteration_tasks = _cycle(builder.tasks.train, builder.method.schedule.tasks_per_iteration)
   phases = builder.method.schedule.visit_phases(
