@@ -16,7 +16,7 @@ class RecordingWriter:
     self.visits = {}
     self.unflushed = 0
 
-  def write(self, task_index, episode, *, in_context, visit):
+  def write(self, task_index, episode, *, in_context, visit, phase):
     self.replay.setdefault(task_index, []).append(episode)
     if visit > self.visits.get(task_index, -1):
       self.visits[task_index] = visit
