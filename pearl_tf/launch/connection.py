@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from pearl_tf import version
 from pearl_tf.experiment import builder as builder_lib
-from pearl_tf.experiment import interruption, run_folder, tasks
+from pearl_tf.experiment import interruption, run_folder, task_split
 from pearl_tf.replay import mailbox, tables
 
 # Of a process that waited in vain: whoever started it should start it again.
@@ -63,7 +63,7 @@ def identity(builder: builder_lib.Builder) -> dict[str, Any]:
   return {
     'configuration': builder.experiment.text,
     'seed': builder.seed,
-    'tasks': tasks.as_text(builder.tasks),
+    'tasks': task_split.as_text(builder.tasks),
     'version': version.__version__,
   }
 
