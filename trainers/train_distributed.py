@@ -73,7 +73,7 @@ def roles(options: flags.FlagValues, port: int) -> list:
       for number in range(options.num_actors)
     ),
     role('evaluator', 'evaluator', folder, *experiment, *client, is_awaited=True),
-    role('learner', 'learner', folder, *experiment, *client, ends_group=True),
+    role('learner', 'learner', folder, *experiment, *client, is_awaited=True),
     role('replay-server', 'replay_server', f'--port={port}', *experiment),
   ]
 

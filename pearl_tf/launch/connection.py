@@ -17,7 +17,7 @@ import tensorflow as tf
 from pearl_tf import version
 from pearl_tf.experiment import builder as builder_lib
 from pearl_tf.experiment import interruption, run_folder, task_split
-from pearl_tf.replay import mailbox, tables
+from pearl_tf.replay import mailbox, streams, tables
 
 # Of a process that waited in vain: whoever started it should start it again.
 EXIT_UNREACHABLE = 75
@@ -43,12 +43,8 @@ def wait_for_server(address: str, deadline_seconds: float) -> None:
 
 
 def _answers(address: str) -> bool:
-  try:
-    # A client of its own: one that was refused waits ever longer before it tries again.
-    reverb.Client(address).server_info(_ATTEMPT_SECONDS)
-    return True
-  except reverb.errors.DeadlineExceededError:
-    return False
+  # A client of its own: one that was refused waits ever longer before it tries again.
+  return streams.table_sizes(reverb.Client(address), _ATTEMPT_SECONDS) is not None
 
 
 def _unreachable(address: str, seconds: float) -> str:

@@ -37,13 +37,11 @@ class Role:
   Attributes:
     name: of the process and its log.
     command: its command line.
-    ends_group: whether the group's work is done when it ends well.
-    is_awaited: whether the group waits for its end when the work is done, instead of ending it.
+    is_awaited: whether the group's work is done when it, and all others like it, have ended well.
   """
 
   name: str
   command: Sequence[str]
-  ends_group: bool = False
   is_awaited: bool = False
 
 
@@ -163,9 +161,7 @@ class Group:
       while not is_stopping():
         for member in self._members:
           member.watch(self._say)
-        ending = [member for member in self._members if member.role.ends_group]
-        awaited = [member for member in self._members if member.role.is_awaited]
-        if all(member.is_done for member in (*ending, *awaited)):
+        if all(member.is_done for member in self._members if member.role.is_awaited):
           return True
         tick()
         time.sleep(_POLL_SECONDS)

@@ -161,8 +161,8 @@ class ReplayCache(tf.Module):
       task_index: The task.
       rows: `[S, W] float32`, packed transitions, `1 <= S <= capacity`.
       in_context: Whether they belong to the task's context too.
-      visit: Number of the visit to the task. A later one than so far clears the context first,
-        also when the trajectory itself is not part of it; of an earlier one it takes nothing.
+      visit: Number of the visit to the task. The context is cleared by the first trajectory that
+        joins it of a later one than so far; of an earlier one it takes nothing.
 
     Raises:
       ValueError: If the task does not exist or the rows have another shape.
@@ -211,11 +211,12 @@ class ReplayCache(tf.Module):
       self._pool.scatter_update(tf.IndexedSlices(rows, slots))
       for rings in self._rings('replay'):
         rings.append(task, slots)
-      is_later = visit > self._visit[task]
+      # Not by one that does not join: there must be a context at any time.
+      clears = tf.logical_and(in_context, visit > self._visit[task])
       joins = tf.logical_and(in_context, visit >= self._visit[task])
-      self._visit.scatter_max(tf.IndexedSlices(visit, task))
+      self._visit.scatter_max(tf.IndexedSlices(tf.where(joins, visit, 0), task))
       for rings in self._rings('context'):
-        tf.cond(is_later, functools.partial(rings.clear, task), lambda: None)
+        tf.cond(clears, functools.partial(rings.clear, task), lambda: None)
         tf.cond(joins, functools.partial(rings.append, task, slots), lambda: None)
       self._cursor.assign((self._cursor + num_rows) % self._capacity)
       self._num_rows.assign(tf.minimum(self._num_rows + num_rows, self._capacity))

@@ -13,7 +13,7 @@ import reverb
 import tensorflow as tf
 
 from pearl_tf.replay import cache as cache_lib
-from pearl_tf.replay import tables
+from pearl_tf.replay import streams, tables
 
 MAX_WRITERS = 4096
 _ANSWER_SECONDS = 60
@@ -41,6 +41,11 @@ class Delivered(NamedTuple):
   def header(self) -> tables.Header:
     """The headers' columns by name, each `[n] int64`."""
     return tables.Header(*self.headers.T)
+
+
+_NOTHING = Delivered(
+  np.zeros([0, tables.HEADER_SIZE], np.int64), np.zeros([0], np.int32), np.zeros([0], np.float32)
+)
 
 
 class UndeliveredError(RuntimeError):
@@ -110,13 +115,14 @@ class Feeder:
 
     Raises:
       UndeliveredError: If fewer items arrive than the server reported, so that somebody else drains
-        the queue too.
+        the queue too, or if the server does not answer.
     """
-    num_items = self._client.server_info(_ANSWER_SECONDS)[table].current_size
+    sizes = streams.table_sizes(self._client, _ANSWER_SECONDS)
+    if sizes is None:
+      raise UndeliveredError(f'The server at {self._server_address} does not answer.', _NOTHING)
+    num_items = sizes[table]
     if not num_items:
-      return Delivered(
-        np.zeros([0, tables.HEADER_SIZE], np.int64), np.zeros([0], np.int32), np.zeros([0])
-      )
+      return _NOTHING
     num_taken, *parts = self._take(iter(self._dataset(table, num_items)))
     delivered = Delivered(*(part.numpy() for part in parts))
     if int(num_taken) != num_items:

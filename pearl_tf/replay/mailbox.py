@@ -10,6 +10,8 @@ import numpy as np
 import reverb
 import tensorflow as tf
 
+from pearl_tf.replay import streams
+
 _PUT_SECONDS = 120
 
 
@@ -39,7 +41,7 @@ class Mailbox:
       TimeoutError: if the server does not confirm within two minutes.
     """
     # A stream fixes the shapes at the first message, so each has its own.
-    stream = self._client.trajectory_writer(num_keep_alive_refs=1)
+    stream = streams.open_stream(self._client, _PUT_SECONDS)
     stream.append(tf.nest.map_structure(np.asarray, message))
     item = tf.nest.map_structure(lambda column: column[-1], stream.history)
     stream.create_item(self._table, priority=1.0, trajectory=item)

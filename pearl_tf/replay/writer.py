@@ -9,7 +9,7 @@ import numpy as np
 import reverb
 
 from pearl_tf.data import types
-from pearl_tf.replay import packing, tables
+from pearl_tf.replay import packing, streams, tables
 
 
 class ReplayWriter:
@@ -86,8 +86,8 @@ class ReplayWriter:
       task_index: The task it was collected on.
       episode: The episode; any length of at least one transition.
       in_context: Whether it also belongs to the task's context.
-      visit: Number of the visit to the task, growing over the run. The first episode of a later
-        visit clears the context that an earlier one left.
+      visit: Number of the visit to the task, growing over the run. The first episode in the
+        context of a later visit clears what an earlier one left.
       phase: Number of the phase of the visit.
 
     Raises:
@@ -169,6 +169,6 @@ class ReplayWriter:
     """
     if self._stream is None or self._stream_num_steps != num_steps:
       self.close()
-      self._stream = self._client.trajectory_writer(num_keep_alive_refs=1)
+      self._stream = streams.open_stream(self._client, self._flush_timeout_ms / 1000)
       self._stream_num_steps = num_steps
     return self._stream

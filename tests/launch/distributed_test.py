@@ -23,7 +23,8 @@ from pearl_tf.testing import small_run, test_case
 # How long a step of the test may take on a machine that has much else to do.
 PATIENCE_SECONDS = 240
 OUTAGE_SECONDS = 30
-NAMESPACE, LINK, HOST, PEER = 'pearl-test', 'pearl-test0', '10.231.77.1', '10.231.77.2'
+NAMESPACE, LINK = f'pearl-{os.getpid()}', f'pearl{os.getpid()}'
+HOST, PEER = '10.231.77.1', '10.231.77.2'
 BINDINGS = (
   *small_run.LINE,
   'PearlTraining.gradient_steps_per_iteration = 20',

@@ -47,7 +47,7 @@ class GroupTest(test_case.TestCase):
     )
     members = self.make(
       role('a', notes.format(str(order), 'a', str(ready[0]))),
-      role('work', waits, ends_group=True),
+      role('work', waits, is_awaited=True),
       role('b', notes.format(str(order), 'b', str(ready[1]))),
     )
     self.assertTrue(self.run_until(members, lambda: False))
@@ -55,7 +55,7 @@ class GroupTest(test_case.TestCase):
     self.assertEqual(self.said, [])
 
   def test_what_dies_is_started_again(self):
-    members = self.make(role('lasting', LASTING))
+    members = self.make(role('lasting', LASTING, is_awaited=True))
     former = []
 
     def is_new():
@@ -70,7 +70,7 @@ class GroupTest(test_case.TestCase):
     self.assertEqual(members.state(), {'lasting': (False, 1)})  # All of it was ended.
 
   def test_what_starting_again_does_not_mend_ends_all(self):
-    members = self.make(role('wrong', LEAVES.format(2)), role('lasting', LASTING))
+    members = self.make(role('wrong', LEAVES.format(2)), role('lasting', LASTING, is_awaited=True))
     with self.assertRaisesRegex(
       group.GroupError, r'wrong ended with exit code 2, 1 .*\n  the reason'
     ):
@@ -79,7 +79,7 @@ class GroupTest(test_case.TestCase):
 
   def test_others_wait_for_what_is_awaited(self):
     slow = 'import time; time.sleep(0.3)'
-    members = self.make(role('slow', slow, is_awaited=True), role('work', WELL, ends_group=True))
+    members = self.make(role('slow', slow, is_awaited=True), role('work', WELL, is_awaited=True))
     self.assertTrue(self.run_until(members, lambda: False))
     self.assertEqual(members.state(), {'slow': (True, 0), 'work': (True, 0)})
 

@@ -34,7 +34,7 @@ class _Model:
     self.visit = [0] * num_tasks
 
   def add(self, task: int, numbers: list[int], in_context: bool, visit: int):
-    if visit != self.visit[task]:
+    if in_context and visit != self.visit[task]:
       self.context[task].clear()
       self.visit[task] = visit
     self.pool.extend(numbers)
@@ -105,16 +105,18 @@ class ReplayCacheTest(test_case.TestCase):
     for task, reward in zip(batch.task.numpy(), -batch.context.reward.numpy(), strict=True):
       self.assertContainsSubset(reward, cache.context_rows(task)[:, 3].numpy())
 
-  def test_a_later_visit_clears_even_without_context_rows(self):
+  def test_a_later_visit_clears_with_its_first_rows_of_context(self):
     cache = cache_lib.ReplayCache(_LAYOUT, 2, capacity=100)
     cache.add(0, _rows(0, 0, 5), in_context=True, visit=0)
     cache.add(1, _rows(1, 5, 5), in_context=True, visit=0)
     cache.add(0, _rows(0, 10, 5), in_context=False, visit=0)
     self.assertEqual(cache.num_context_transitions(0), 5)
     cache.add(0, _rows(0, 15, 5), in_context=False, visit=1)
-    self.assertEqual(cache.num_context_transitions(0), 0)
+    self.assertEqual(cache.num_context_transitions(0), 5)  # There is a context at any time.
+    cache.add(0, _rows(0, 20, 3), in_context=True, visit=1)
+    self.assertEqual(cache.num_context_transitions(0), 3)
     self.assertEqual(cache.num_context_transitions(1), 5)
-    self.assertEqual(cache.num_transitions(0), 15)
+    self.assertEqual(cache.num_transitions(0), 18)
 
   def test_an_earlier_visit_that_arrives_late_adds_to_the_replay_alone(self):
     cache = cache_lib.ReplayCache(_LAYOUT, 1, capacity=100)

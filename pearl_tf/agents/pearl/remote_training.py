@@ -21,7 +21,7 @@ from pearl_tf.agents.pearl import agent as pearl_agent
 from pearl_tf.agents.pearl import training
 from pearl_tf.collect import collector, schedule, tickets
 from pearl_tf.data import seeds
-from pearl_tf.replay import cache, feeder, mailbox, memory, tables, weights
+from pearl_tf.replay import cache, feeder, mailbox, memory, streams, tables, weights
 
 _POLL_SECONDS = 0.05
 _ANSWER_SECONDS = 5
@@ -218,12 +218,11 @@ class RemoteTraining:
 
   def _feed(self) -> None:
     """Takes what came, and orders what may come; does nothing while the server is away."""
-    try:
-      info = self._client.server_info(_ANSWER_SECONDS)
-    except reverb.errors.DeadlineExceededError:
+    sizes = self._table_sizes()
+    if sizes is None:
       logging.warning('the replay server at %s does not answer', self._link.server_address)
       return
-    if not info[tables.POLICY].current_size:  # It has just been started.
+    if not sizes[tables.POLICY]:  # It has just been started.
       self._publish()
       number = self._replay.refill_tables()
       if number:
@@ -236,7 +235,7 @@ class RemoteTraining:
     if min(self._ledger.initial) < self._schedule.initial_steps:
       return
     wanted = -(-steps // (self._visits * self._visit_steps))
-    for _ in range(wanted - info[tables.TICKETS].current_size):
+    for _ in range(wanted - sizes[tables.TICKETS]):
       self._order_visits()
 
   def _order_visits(self) -> None:
@@ -255,14 +254,17 @@ class RemoteTraining:
     self._published_at = self._gradient_steps
     self._policy.publish(weights.Age(self._gradient_steps, self._iteration, self._ledger.env_steps))
 
+  def _table_sizes(self) -> dict[str, int] | None:
+    return streams.table_sizes(self._client, _ANSWER_SECONDS)
+
   def _take(self, table: str) -> None:
     try:
       delivered = self._replay.feeder.drain(table)
     except feeder.UndeliveredError as error:
-      delivered = error.delivered
-      if self._client.server_info(_ANSWER_SECONDS)[tables.POLICY].current_size:
+      if (self._table_sizes() or {}).get(tables.POLICY):
         raise
-      # Otherwise the server was started anew meanwhile, and what it had is gone.
+      # The server was started anew meanwhile, and what it had is gone.
+      delivered = error.delivered
     header = delivered.header
     is_initial = header.phase == schedule.INITIAL
     for task, length in zip(header.task[is_initial], delivered.lengths[is_initial], strict=True):
