@@ -110,7 +110,7 @@ setuptools.setup(
   package_data={
     'pearl_tf': ['py.typed', 'pretrained/**/*'],
     'pearl_tf.evaluation': ['reference_curves/*'],
-    'trainers': ['py.typed', 'configs/**/*.gin'],
+    'trainers': ['py.typed', 'configs/**/*.gin', 'deploy/**/*'],
     'serving': ['py.typed', 'deploy/**/*'],
     'serving.client': ['pearl.proto', 'py.typed'],
   },
