@@ -86,7 +86,7 @@ PROGRAMS = {
   'demo': 'serving.demo',
   'export': 'serving.export',
   'verify-export': 'serving.verify_export',
-  'serve': 'serving.server',
+  'serve': 'serving.server.__main__',
   'adapt-demo': 'serving.adapt_demo',
 }
 

@@ -251,8 +251,8 @@ def main(argv: list[str]) -> None:
   import rich.console
   import rich.table
 
-  from serving.frontend import options as options_lib
-  from serving.frontend import process
+  from serving.server import options as options_lib
+  from serving.server import process
 
   with tempfile.TemporaryDirectory() as folder:
     export = pathlib.Path(options.export_dir or untrained_export(pathlib.Path(folder)))

@@ -63,7 +63,7 @@ def _serve_and_adapt(agent, *, seed: int) -> None:
   import rich.console
 
   from serving import adapt_demo, client
-  from serving.frontend import options, process
+  from serving.server import options, process
 
   settings = options.ServerOptions(
     model_name=_MODEL, model_base_path=str((agent.exports / _MODEL).resolve()), port=0

@@ -98,8 +98,8 @@ def version_dirs(folder: pathlib.Path, *, all_versions: bool = False) -> list[pa
 def verify(version_dir: pathlib.Path) -> list[Check]:
   """Makes all checks of one version; what fails one that later ones need ends them."""
   # Here, so that --help and wrong arguments are answered without the wait for TensorFlow.
-  from serving import errors, judge
-  from serving.model_server import servable
+  from serving import judge
+  from serving.server import errors, servable
 
   static = Check('signatures and ops', judge.problems(version_dir))
   if static.problems:
@@ -119,12 +119,12 @@ def verify(version_dir: pathlib.Path) -> list[Check]:
 def _run(version_dir: pathlib.Path, model, loads: Check) -> list[Check]:
   import tensorflow as tf
 
-  from serving import errors
+  from serving.server import errors
 
   records = _records(version_dir)
   refused = _refused(version_dir)
   covered = Check('every signature has a warm-up record')
-  for key in sorted(model.callables - {record.signature for record in records} - refused):
+  for key in sorted(model.signatures.keys() - {record.signature for record in records} - refused):
     covered.problems.append(f'signature {key!r} has none; a server could not warm it up')
   saved = tf.saved_model.load(str(version_dir))
   alike = Check('answers as the SavedModel by itself')
@@ -135,7 +135,7 @@ def _run(version_dir: pathlib.Path, model, loads: Check) -> list[Check]:
 
   def run(record: Record, change=lambda value: value) -> Arrays:
     inputs = {name: change(value) for name, value in record.inputs.items()}
-    return model.run(record.signature, inputs, tuple(model.signature(record.signature).outputs))
+    return model.run(record.signature, inputs, tuple(model.find(record.signature).outputs))
 
   for record in records:
     try:
@@ -163,17 +163,17 @@ def _run(version_dir: pathlib.Path, model, loads: Check) -> list[Check]:
 
 
 def _refusal(model, refused: frozenset[str]) -> Check:
-  from serving import errors
+  from serving.server import errors
 
   check = Check('refuses what the manifest says it cannot do')
-  for key in refused & model.callables:
-    fields = model.signature(key).inputs
+  for key in refused & model.signatures.keys():
+    fields = model.find(key).inputs
     zeros = {
       name: np.zeros([1 if size is None else size for size in field.dims], field.dtype)
       for name, field in fields.items()
     }
     try:
-      model.run(key, zeros, tuple(model.signature(key).outputs))
+      model.run(key, zeros, tuple(model.find(key).outputs))
       check.problems.append(f'{key} was answered; the manifest says supports_update: false')
     except errors.ServingError as error:
       if error.code.name != 'INVALID_ARGUMENT':
@@ -185,10 +185,10 @@ def _records(version_dir: pathlib.Path) -> list[Record]:
   """Reads the records that the server has just replayed."""
   import tensorflow as tf
 
-  from serving.model_server import warmup
+  from serving.server import servable
 
   records = []
-  for number, log in enumerate(warmup.read(version_dir)):
+  for number, log in enumerate(servable.records(version_dir)):
     signature = log.request.model_spec.signature_name or 'serving_default'
     inputs = {name: tf.make_ndarray(value) for name, value in log.request.inputs.items()}
     answer = {name: tf.make_ndarray(value) for name, value in log.response.outputs.items()}

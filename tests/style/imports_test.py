@@ -22,10 +22,8 @@ PACKAGES = ('pearl_tf', 'trainers', 'serving')
 # What may run where the library is not installed.
 BEHIND_THE_WIRE = (
   'serving/client/',
-  'serving/frontend/',
   'serving/judge.py',
-  'serving/model_server/',
-  'serving/server.py',
+  'serving/server/',
   'serving/tf_agents/remote_policy.py',
   'serving/verify_export.py',
 )

@@ -7,8 +7,8 @@ from absl.testing import absltest
 
 from pearl_tf.testing import exported_model, test_case
 from serving import client
-from serving.frontend import embedded
-from serving.frontend import options as server_options
+from serving.server import options as server_options
+from serving.server import server as server_lib
 
 GENEROUS = client.Deadlines(connect=60.0, act=60.0, adapt=60.0, begin=60.0)
 
@@ -34,7 +34,7 @@ class LocalTest(test_case.TestCase):
     settings = server_options.ServerOptions(
       model_name='pearl', model_base_path=str(directory / 'pearl'), port=0
     )
-    server = self.enter_context(embedded.in_background(settings))
+    server = self.enter_context(server_lib.in_background(settings))
     remote = self.enter_context(client.connect(server.address, client.Options(deadlines=GENEROUS)))
     self.assertTrue(remote.is_ready())
     local = client.load(directory)

@@ -10,7 +10,7 @@ from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from pearl_tf.testing import test_case
-from serving.frontend import process
+from serving.server import process
 from tests.serving.support import contract_cases, toy_server
 
 BUDGET_SECONDS = 0.05

@@ -7,7 +7,7 @@ import grpc
 from absl.testing import absltest
 
 from pearl_tf.testing import test_case
-from serving.frontend import process
+from serving.server import process
 from tests.serving.support import contract_cases, contract_server, load, toy_server
 
 START_SECONDS = 300

@@ -14,7 +14,7 @@ from pearl_tf.testing import exported_model, test_case
 from tests.serving.support import contract_cases, load, numbered_model, toy_server, version_watch
 
 MODEL = numbered_model.MODEL
-NUM_VERSIONS = 12
+NUM_VERSIONS = 6
 KEPT = 3
 _PAUSE_SECONDS = 0.0005
 State = version_watch.State

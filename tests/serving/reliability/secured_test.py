@@ -26,14 +26,10 @@ class SecuredTest(test_case.TestCase):
   def setUp(self):
     super().setUp()
     folder = self.temp_dir()
-    (folder / 'ssl').write_text(
-      self.authority.ssl_config(self.authority.issue('server'), client_verify=True)
-    )
+    files = self.authority.write(folder, self.authority.issue('server'), client_verify=True)
     (folder / 'tokens').write_text(f'{TOKEN}\n')
     self.server = self.enter_context(
-      toy_server.serving(
-        ssl_config_file=str(folder / 'ssl'), auth_token_file=str(folder / 'tokens')
-      )
+      toy_server.serving(**files, auth_token_file=str(folder / 'tokens'))
     )
 
   def call(self, token: str | None, *, with_pair: bool) -> CODE:

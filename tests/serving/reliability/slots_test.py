@@ -20,11 +20,8 @@ class SlotsTest(test_case.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    # Without batching each call has a run of its own, so that those that ran can be counted.
-    cls.running = cls.enterClassContext(
-      toy_server.serving(grpc_max_threads=NUM_SLOTS, enable_batching=False)
-    )
-    cls.server = cls.running.server
+    cls.running = cls.enterClassContext(toy_server.serving(grpc_max_threads=NUM_SLOTS))
+    cls.predictor = cls.running.predictor
     cls.channel = cls.enterClassContext(grpc.insecure_channel(cls.running.address))
     cls.stub = prediction_service_pb2_grpc.PredictionServiceStub(cls.channel)
     cls.stub.Predict(ACT, timeout=60)
@@ -35,16 +32,13 @@ class SlotsTest(test_case.TestCase):
 
   def wait_full(self) -> None:
     contract_server.wait_for(
-      lambda: (self.server.num_in_flight, self.server.num_queued) == (NUM_SLOTS, NUM_SLOTS - 1),
+      lambda: self.predictor.num_in_flight == NUM_SLOTS and self.gate.num_runs,
       'all slots to be taken',
     )
 
   def check_free(self) -> None:
     # Although a graph that runs cannot be interrupted.
-    contract_server.wait_for(
-      lambda: (self.server.num_in_flight, self.server.num_queued) == (0, 0),
-      'all slots to be free',
-    )
+    contract_server.wait_for(lambda: not self.predictor.num_in_flight, 'all slots to be free')
     self.gate.open()
     self.stub.Predict(ACT, timeout=60)
     # The one that ran while the others queued up, and this one: nobody's calls are not run.

@@ -3,7 +3,7 @@
 import dataclasses
 import datetime
 import ipaddress
-import json
+import pathlib
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -44,15 +44,14 @@ class Authority:
       signed.public_bytes(serialization.Encoding.PEM),
     )
 
-  def ssl_config(self, server: Pair, *, client_verify: bool) -> str:
-    """Returns TF Serving's SSLConfig in text form."""
-    texts = {
-      'server_key': server.key.decode(),
-      'server_cert': server.certificate.decode(),
-      'custom_ca': self.certificate.decode() if client_verify else '',
-    }
-    lines = [f'{name}: {json.dumps(text)}' for name, text in texts.items()]
-    return '\n'.join([*lines, f'client_verify: {str(client_verify).lower()}', ''])
+  def write(self, folder: pathlib.Path, server: Pair, *, client_verify: bool) -> dict[str, str]:
+    """Writes PEM files; returns the options of a server that takes them."""
+    files = {'tls_key': server.key, 'tls_cert': server.certificate}
+    if client_verify:
+      files['tls_client_ca'] = self.certificate
+    for name, content in files.items():
+      (folder / name).write_bytes(content)
+    return {name: str(folder / name) for name in files}
 
   def _sign(self, subject: x509.Name, public_key, *, is_authority: bool) -> x509.Certificate:
     now = datetime.datetime.now(datetime.UTC)

@@ -1,8 +1,8 @@
 """What TF Serving answers, as a table: requests to Predict with the status each one gets.
 
 Taken from TF Serving 2.15.1 with `toy_model` loaded as `pearl`, versions 1 and 2 (policy latest 2,
-labels `stable` for 1 and `canary` for 2). Where the embedded server differs on purpose, `embedded`
-says how.
+labels `stable` for 1 and `canary` for 2). Our server always batches; where it differs on purpose,
+`ours` says how.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import numpy as np
 from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow_serving.apis import predict_pb2
 
-from serving import tensors
+from serving.server import tensors
 from tests.serving.support import toy_model
 
 MODEL = 'pearl'
@@ -41,19 +41,19 @@ class Case:
     request: makes the request.
     stock: what TF Serving answers without batching.
     batched: what it answers with batching, if that differs.
-    embedded: what the embedded server answers in either mode, if that differs on purpose.
+    ours: what our server answers, if that differs on purpose.
   """
 
   name: str
   request: Callable[[], predict_pb2.PredictRequest]
   stock: Answer
   batched: Answer | None = None
-  embedded: Answer | None = None
+  ours: Answer | None = None
 
   def answer(self, *, is_stock: bool, is_batched: bool) -> Answer:
     """Returns what a server must answer."""
-    if not is_stock and self.embedded is not None:
-      return self.embedded
+    if not is_stock and self.ours is not None:
+      return self.ours
     return self.batched if is_batched and self.batched is not None else self.stock
 
 
@@ -267,39 +267,44 @@ ACCEPTED = (
     OK,
   ),
   Case('splat', lambda: predict('act', acting() | {'z': message((1, 2), float_val=[1])}), OK),
-  Case('by_label', lambda: predict('act', acting(), label='stable'), OK),
+  Case(
+    'by_label',
+    lambda: predict('act', acting(), label='stable'),
+    OK,
+    ours=_invalid('^Unrecognized servable version label: stable$'),
+  ),
   Case('by_version', lambda: predict('act', acting(), version=1), OK),
   Case(
     'large_request',
     lambda: predict('add', {name: np.ones((200, 1), np.float32) for name in ('left', 'right')}),
     OK,
     batched=_invalid('^Task size 200 is larger than maximum input batch size 4$'),
+    ours=OK,
   ),
 )
 
-# With batching TF Serving fails calls that cannot be put together; the embedded server runs them
-# alone, as both do without batching.
+# With batching TF Serving fails calls that cannot be put together; ours runs them alone.
 BATCHING = (
   Case(
     'no_inputs',
     lambda: predict('constant'),
     OK,
     batched=_invalid(r'^Batching Run\(\) must have at least one input tensor'),
-    embedded=OK,
+    ours=OK,
   ),
   Case(
     'no_dimension',
     lambda: predict('multiply', {'matrix': np.ones((), np.float32)}),
     _invalid(r'In\[0\]'),
     batched=_invalid(r'^Batching Run\(\) input tensors must have at least one dimension'),
-    embedded=_invalid(r'In\[0\]'),
+    ours=_invalid(r'In\[0\]'),
   ),
   Case(
     'output_without_rows',
     lambda: predict('total', values(2)),
     OK,
     batched=Answer(_CODE.FAILED_PRECONDITION),
-    embedded=OK,
+    ours=OK,
   ),
 )
 

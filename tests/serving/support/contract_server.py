@@ -1,59 +1,45 @@
-"""The server that the contract's tests talk to: the embedded one, or any other at an address.
+"""The server that the contract's tests talk to: ours, or any other at an address.
 
 To run the tests against stock TensorFlow Serving, write the models, serve them, and say where:
 
   python -m tests.serving.support.contract_server /tmp/contract
   tensorflow_model_server --port=8500 --model_config_file=/tmp/contract/models.config &
-  tensorflow_model_server --port=8510 --model_config_file=/tmp/contract/models.config \\
-    --enable_batching --batching_parameters_file=/tmp/contract/batching.config &
   TF_SERVING_MODELS=/tmp/contract TF_SERVING_ADDRESS=localhost:8500 \\
-    TF_SERVING_BATCHING_ADDRESS=localhost:8510 pytest tests/serving/contract*_test.py
+    pytest tests/serving/contract*_test.py
 
-The tests add and remove versions in that folder and reload the configuration of the first server;
-each run needs a fresh folder. Without TF_SERVING_ADDRESS an embedded server is started.
+With TF_SERVING_BATCHING=1 the address is that of a server started with --enable_batching and
+/tmp/contract/batching.config. The tests add and remove versions in that folder; each run needs a
+fresh one. Without TF_SERVING_ADDRESS our server is started, once for each model.
 """
 
+import atexit
 import contextlib
+import functools
 import os
 import pathlib
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import grpc
-from google.protobuf import text_format
 from tensorflow_serving.apis import (
   get_model_status_pb2,
-  model_management_pb2,
   model_service_pb2_grpc,
   predict_pb2,
   prediction_service_pb2_grpc,
 )
-from tensorflow_serving.config import model_server_config_pb2
 
-from serving.frontend import embedded, options
+from serving.server import options
+from serving.server import server as server_lib
 from tests.serving.support import contract_cases, toy_model
 
 ADDRESS = 'TF_SERVING_ADDRESS'
-BATCHING_ADDRESS = 'TF_SERVING_BATCHING_ADDRESS'
+BATCHING = 'TF_SERVING_BATCHING'
 MODELS = 'TF_SERVING_MODELS'
-MODELS_CONFIG = 'models.config'
-BATCHING_CONFIG = 'batching.config'
-# Small models, each changed by one group of tests only: name -> policy.
-TINY_MODELS = {
-  'hot': 'latest { num_versions: 1 }',
-  'kept': 'latest { num_versions: 2 }',
-  'all': 'all {}',
-  'specific': 'specific { versions: 1 versions: 3 }',
-  'broken': 'latest { num_versions: 1 }',
-  'warmed': 'latest { num_versions: 1 }',
-  'named': 'all {}',
-  'numbered': 'all {}',
-  'refused': 'latest { num_versions: 1 }',
-  'removed': 'latest { num_versions: 1 }',
-}
+# Small models, each changed by one test only.
+TINY_MODELS = ('hot', 'broken', 'warmed', 'named', 'numbered', 'refused', 'removed')
 # The longest that a server may take to notice a change, and to load what it found.
 PATIENCE_SECONDS = 180.0
 _POLL_SECONDS = 0.02
@@ -65,8 +51,8 @@ class UnderTest:
 
   Args:
     address: where it speaks gRPC.
-    folder: what `prepare` wrote; the server polls it.
-    is_stock: whether it is not the embedded server.
+    folder: holds a folder for each model; the server polls it.
+    is_stock: whether it is not ours.
     is_batched: whether it batches.
   """
 
@@ -116,87 +102,66 @@ class UnderTest:
     return self.predict(request).model_spec.version.value
 
   def publish(self, model: str, name: str | int) -> pathlib.Path:
-    """Adds a version, a copy of the model's first, under any name; returns its folder."""
-    return copy_version(self.folder / 'originals' / 'tiny', self.folder / model / str(name))
-
-  def reload(
-    self, change: Callable[[model_server_config_pb2.ModelServerConfig], None]
-  ) -> model_management_pb2.ReloadConfigResponse:
-    """Sends the prepared configuration, changed."""
-    request = model_management_pb2.ReloadConfigRequest(config=read_config(self.folder))
-    change(request.config)
-    return self.models.HandleReloadConfigRequest(request, timeout=PATIENCE_SECONDS)
+    """Adds a version of a tiny model under any name; returns its folder."""
+    return copy_version(originals() / 'tiny', self.folder / model / str(name))
 
 
 @contextlib.contextmanager
-def serving(*, is_batched: bool = False, **changes: object) -> Iterator[UnderTest]:
+def serving(model: str = contract_cases.MODEL, **changes: object) -> Iterator[UnderTest]:
   """Connects to the server under test, or starts one.
 
   Args:
-    is_batched: whether the server is to batch.
-    **changes: options of the embedded server.
+    model: that it must serve.
+    **changes: options of our server.
 
   Raises:
     KeyError: if an address is given without the folder of its models.
   """
-  address = os.environ.get(BATCHING_ADDRESS if is_batched else ADDRESS)
+  address = os.environ.get(ADDRESS)
   if address:
-    server = UnderTest(
-      address, pathlib.Path(os.environ[MODELS]), is_stock=True, is_batched=is_batched
-    )
+    is_batched = bool(os.environ.get(BATCHING))
+    folder = pathlib.Path(os.environ[MODELS])
+    server = UnderTest(address, folder, is_stock=True, is_batched=is_batched)
     with server.channel:
       yield server
     return
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
-    prepare(folder)
-    settings = embedded_options(folder, is_batched=is_batched, **changes)
-    with embedded.in_background(settings) as background:
-      server = UnderTest(background.address, folder, is_stock=False, is_batched=is_batched)
+    prepare(folder, (model,))
+    settings = options.ServerOptions(
+      **{
+        'model_name': model,
+        'model_base_path': str(folder / model),
+        'port': 0,
+        'file_system_poll_wait_seconds': 0.05,
+        'grace_seconds': 5.0,
+      }
+      | changes
+    )
+    with server_lib.in_background(settings) as running:
+      server = UnderTest(running.address, folder, is_stock=False, is_batched=True)
       with server.channel:
         yield server
 
 
-def embedded_options(
-  folder: pathlib.Path, *, is_batched: bool = False, **changes: object
-) -> options.ServerOptions:
-  """Returns options that serve what `prepare` wrote, and notice changes soon."""
-  settings = {
-    'port': 0,
-    'model_config_file': str(folder / MODELS_CONFIG),
-    'file_system_poll_wait_seconds': 0.05,
-    'enable_batching': is_batched,
-    'batching_parameters_file': str(folder / BATCHING_CONFIG) if is_batched else '',
-    'enable_reload_config_rpc': True,
-    'reload_root': str(folder),
-    'grace_seconds': 5.0,
-  }
-  return options.ServerOptions(**settings | changes)
+@functools.cache
+def originals() -> pathlib.Path:
+  """Returns a folder with the versions `toy` and `tiny`, to be copied; removed at the end."""
+  folder = pathlib.Path(tempfile.mkdtemp())
+  atexit.register(shutil.rmtree, folder, ignore_errors=True)
+  toy_model.save(folder / 'toy')
+  toy_model.save_tiny(folder / 'tiny')
+  return folder
 
 
-def prepare(folder: pathlib.Path) -> None:
-  """Writes models and configuration into an empty or new folder."""
-  folder.mkdir(parents=True, exist_ok=True)
-  originals = folder / 'originals'
-  originals.mkdir()
-  toy_model.save(originals / 'toy')
-  toy_model.save_tiny(originals / 'tiny')
-  for version in (contract_cases.STABLE, contract_cases.CANARY):
-    copy_version(originals / 'toy', folder / contract_cases.MODEL / str(version))
-  for name in TINY_MODELS:
-    copy_version(originals / 'tiny', folder / name / '1')
-  (folder / MODELS_CONFIG).write_text(_models_config(folder))
-  (folder / BATCHING_CONFIG).write_text(
-    'max_batch_size { value: 4 } batch_timeout_micros { value: 20000 }'
-    ' max_enqueued_batches { value: 1 } num_batch_threads { value: 1 }'
-    ' pad_variable_length_inputs: true\n'
-  )
-
-
-def read_config(folder: pathlib.Path) -> model_server_config_pb2.ModelServerConfig:
-  """Returns the prepared configuration."""
-  text = (folder / MODELS_CONFIG).read_text()
-  return text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
+def prepare(folder: pathlib.Path, models: tuple[str, ...]) -> None:
+  """Writes models into an empty or new folder."""
+  for model in models:
+    if model == contract_cases.MODEL:
+      for version in (contract_cases.STABLE, contract_cases.CANARY):
+        copy_version(originals() / 'toy', folder / model / str(version))
+    else:
+      copy_version(originals() / 'tiny', folder / model / '1')
 
 
 def copy_version(source: pathlib.Path, target: pathlib.Path) -> pathlib.Path:
@@ -221,22 +186,27 @@ def wait_for(condition: Callable[[], object], what: str) -> object:
   return result
 
 
-def _models_config(folder: pathlib.Path) -> str:
-  labels = {'stable': contract_cases.STABLE, 'canary': contract_cases.CANARY}
-  entries = [_entry(folder, contract_cases.MODEL, 'latest { num_versions: 2 }', labels)]
-  entries += [_entry(folder, name, policy, {}) for name, policy in TINY_MODELS.items()]
-  return 'model_config_list {\n' + ''.join(entries) + '}\n'
-
-
-def _entry(folder: pathlib.Path, name: str, policy: str, labels: Mapping[str, int]) -> str:
-  mapped = ''.join(
-    f' version_labels {{ key: "{label}" value: {version} }}' for label, version in labels.items()
+def write_for_stock(folder: pathlib.Path) -> None:
+  """Writes all models, and stock's configuration of them."""
+  models = (contract_cases.MODEL, *TINY_MODELS)
+  prepare(folder, models)
+  labels = ''.join(
+    f' version_labels {{ key: "{label}" value: {version} }}'
+    for label, version in (('stable', contract_cases.STABLE), ('canary', contract_cases.CANARY))
   )
-  return (
-    f'  config {{ name: "{name}" base_path: "{folder / name}" model_platform: "tensorflow"'
-    f' model_version_policy {{ {policy} }}{mapped} }}\n'
+  entries = [
+    f'config {{ name: "{name}" base_path: "{folder / name}" model_platform: "tensorflow"'
+    f' model_version_policy {{ latest {{ num_versions: 2 }} }}'
+    f'{labels if name == contract_cases.MODEL else ""} }}\n'
+    for name in models
+  ]
+  (folder / 'models.config').write_text(f'model_config_list {{\n{"".join(entries)}}}\n')
+  (folder / 'batching.config').write_text(
+    'max_batch_size { value: 4 } batch_timeout_micros { value: 20000 }'
+    ' max_enqueued_batches { value: 1 } num_batch_threads { value: 1 }'
+    ' pad_variable_length_inputs: true\n'
   )
 
 
 if __name__ == '__main__':
-  prepare(pathlib.Path(sys.argv[1]).absolute())
+  write_for_stock(pathlib.Path(sys.argv[1]).absolute())

@@ -1,11 +1,10 @@
 """A gate in front of every graph, so that a test decides how long a model takes."""
 
-import math
 import threading
 from typing import Self
 from unittest import mock
 
-from serving.model_server import batcher, servable
+from serving.server import batcher, servable
 
 
 class Gate:
@@ -27,8 +26,8 @@ class Gate:
 
     self._patches = [
       mock.patch.object(servable.Servable, 'run', wait_and_run),
-      # A call that should be quick runs in the event loop, which must not wait.
-      mock.patch.object(batcher.Batcher, '_expected_seconds', lambda *unused: math.inf),
+      # The event loop must not wait.
+      mock.patch.object(batcher, 'INLINE_SECONDS', 0.0),
     ]
 
   def open(self) -> None:

@@ -8,12 +8,13 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
+import tensorflow as tf
 from hypothesis import strategies as st
 from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import predict_pb2
 
-from serving import tensors
+from serving.server import tensors
 from tests.serving.support import contract_cases
 
 _MAX_ROWS = 3
@@ -106,7 +107,7 @@ def _valid(draw: st.DrawFn, model: Model, signature: str) -> predict_pb2.Predict
     free = [rows, length]
     sizes = [dim.size for dim in info.tensor_shape.dim]
     shape = [free[min(axis, 1)] if size < 0 else size for axis, size in enumerate(sizes)]
-    numpy_type = tensors.dtype_of(info.dtype)
+    numpy_type = np.dtype(tf.as_dtype(info.dtype).as_numpy_dtype)
     odd = random.random(shape) < share_of_odd_numbers
     if numpy_type.kind == 'f':
       values = np.where(odd, random.choice(_FLOATS, shape), random.normal(size=shape))

@@ -1,4 +1,4 @@
-"""An embedded server of the toy model in a thread, for tests of one feature of the server."""
+"""A server of the toy model in a thread, for tests of one feature of the server."""
 
 import atexit
 import contextlib
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import grpc
 
-from serving.frontend import embedded, options
+from serving.server import options, server
 from tests.serving.support import toy_model
 
 MODEL = 'toy'
@@ -63,10 +63,10 @@ def settings(**changes: object) -> options.ServerOptions:
 
 
 @contextlib.contextmanager
-def serving(**changes: object) -> Iterator[embedded.Background]:
+def serving(**changes: object) -> Iterator[server.Server]:
   """Serves while the block runs."""
-  with embedded.in_background(settings(**changes)) as server:
-    yield server
+  with server.in_background(settings(**changes)) as running:
+    yield running
 
 
 def http(

@@ -14,8 +14,8 @@ from pearl_tf.export import exporter
 from pearl_tf.policies import latent_policy
 from pearl_tf.testing import exported_model, small_run, test_case
 from serving import client
-from serving.frontend import embedded
-from serving.frontend import options as server_options
+from serving.server import options as server_options
+from serving.server import server as server_lib
 from serving.tf_agents import remote_actor, remote_policy
 
 GENEROUS = client.Deadlines(connect=60.0, act=60.0, adapt=60.0, begin=60.0)
@@ -53,7 +53,7 @@ class ServedMetaTestTest(test_case.TestCase):
     settings = server_options.ServerOptions(
       model_name='pearl', model_base_path=str(directory / 'pearl'), port=0
     )
-    server = self.enter_context(embedded.in_background(settings))
+    server = self.enter_context(server_lib.in_background(settings))
     return self.enter_context(client.connect(server.address, client.Options(deadlines=GENEROUS)))
 
   def assert_same(self, local, served):
