@@ -158,7 +158,7 @@ class RemoteTrainingTest(test_case.TestCase):
     self.assertGreaterEqual(self.learner.state()['visited'], 3 * ROUND)
 
   def test_tasks_of_the_pool_that_do_not_come_are_asked_for_again(self):
-    self.learner._settings = type(self.learner._settings)(patience_seconds=0.01)
+    self.learner.settings = type(self.learner.settings)(patience_seconds=0.01)
     lost = []
     serve = self.serve
 

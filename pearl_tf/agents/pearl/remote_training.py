@@ -84,7 +84,12 @@ class _Ledger:
 
 
 class RemoteTraining:
-  """The learning process of PEARL with actors elsewhere; a `builder.RemoteProcess`."""
+  """The learning process of PEARL with actors elsewhere; a `builder.RemoteProcess`.
+
+  Attributes:
+    learner: what takes gradient steps.
+    settings: how far both sides may be apart.
+  """
 
   keeps_data = True
 
@@ -115,11 +120,11 @@ class RemoteTraining:
     self.steps_per_iteration = sizes.gradient_steps_per_iteration
     self.steps_per_call = sizes.steps_per_call
     self._agent, self._replay, self._policy = agent, replay, policy
-    self._settings, self._schedule, self._run, self._link = settings, collect_schedule, run, link
+    self.settings, self._schedule, self._run, self._link = settings, collect_schedule, run, link
     self._visits = settings.visits_per_ticket or collect_schedule.tasks_per_iteration
     steps = ('prior_steps', 'posterior_steps', 'extra_steps')
     self._visit_steps = sum(getattr(collect_schedule, name) for name in steps)
-    self._learner = learner.Learner(
+    self.learner = learner.Learner(
       agent,
       cache.CacheSampler(replay.cache, scheme=sizes.sampling_scheme, **sizes.batch_sizes),
       seed=seeds.sequence(run.seed, seeds.Stream.REPLAY),
@@ -148,7 +153,7 @@ class RemoteTraining:
     asked, needed = -np.inf, self._schedule.initial_steps
     while missing := [task for task, num in enumerate(self._ledger.initial) if num < needed]:
       idle_since = max(asked, self._log.last_delivery) if asked > 0 else asked
-      if time.monotonic() - idle_since > self._settings.patience_seconds:
+      if time.monotonic() - idle_since > self.settings.patience_seconds:
         self._client.reset(tables.TICKETS)
         side_by_side = self._run.training.num_environments
         for first in range(0, len(missing), side_by_side):
@@ -169,9 +174,9 @@ class RemoteTraining:
     return self._collected()
 
   def train(self, num_steps: int) -> dict[str, float]:
-    totals = self._learner.run(num_steps)
+    totals = self.learner.run(num_steps)
     self._feed()
-    if self._gradient_steps - self._published_at >= self._settings.publish_interval:
+    if self._gradient_steps - self._published_at >= self.settings.publish_interval:
       self._publish()
     return totals
 
@@ -229,7 +234,7 @@ class RemoteTraining:
         logging.warning('filled the tables of a new replay server with %d trajectories', number)
     self._take(tables.FRESH)
     rounds = min(
-      self._iteration + 1 + self._settings.rounds_ahead, self._run.training.num_iterations
+      self._iteration + 1 + self.settings.rounds_ahead, self._run.training.num_iterations
     )
     steps = rounds * self._steps_per_round - self._ledger.visited
     if min(self._ledger.initial) < self._schedule.initial_steps:
