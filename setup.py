@@ -83,6 +83,7 @@ PROGRAMS = {
   'actor': 'trainers.actor',
   'evaluator': 'trainers.evaluator',
   'benchmark': 'trainers.benchmark',
+  'benchmark-distributed': 'trainers.benchmark_distributed',
   'demo': 'serving.demo',
   'export': 'serving.export',
   'verify-export': 'serving.verify_export',
