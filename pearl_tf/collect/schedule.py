@@ -98,6 +98,13 @@ class CollectSchedule:
         "task's context and has to refill it"
       )
 
+  def most_transitions(self, num_tasks: int, num_iterations: int, max_episode_steps: int) -> int:
+    """Returns a bound for what a run collects; a phase overshoots by less than one episode."""
+    visit = (self.prior_steps, self.posterior_steps, self.extra_steps)
+    per_visit = sum(steps + max_episode_steps for steps in visit if steps)
+    initial = num_tasks * (self.initial_steps + max_episode_steps)
+    return initial + num_iterations * self.tasks_per_iteration * per_visit
+
   def initial_phases(self) -> list[Phase]:
     """Returns the phases that fill a task's replay before any training."""
     return [Phase('initial', self.initial_steps, num_prior_episodes=None, in_context=True)]

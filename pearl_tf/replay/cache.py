@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from pearl_tf.data import sampling_scheme, types
-from pearl_tf.replay import index_rings, packing, trajectory_rings
+from pearl_tf.replay import index_rings, packing, row_pool, trajectory_rings
 
 _MAX_INT32 = 2**31 - 1
 MAX_CAPACITY = _MAX_INT32 // 2
@@ -45,7 +45,7 @@ class ReplayCache(tf.Module):
       layout: Layout of the rows.
       num_tasks: Number of training tasks.
       capacity: Transitions of all tasks together, the oldest make room for more. Memory and
-        checkpoints grow with what is there: at most 1.2 times `4 * num_rows * W` bytes.
+        checkpoints grow with what is there, `4 * num_rows * W` bytes and at most a fifth more.
       capacity_per_task: Transitions of one task; the default is the authors'.
       context_capacity_per_task: Context transitions of one task; the default is the authors'.
       name: Name of the module.
@@ -84,12 +84,7 @@ class ReplayCache(tf.Module):
       self._visit = tf.Variable(tf.zeros([num_tasks], tf.int64), trainable=False, name='visit')
       self._cursor = tf.Variable(0, dtype=tf.int32, trainable=False, name='cursor')
       self._num_rows = tf.Variable(0, dtype=tf.int32, trainable=False, name='num_rows')
-      self._pool = tf.Variable(
-        tf.zeros([0, layout.width]),
-        shape=tf.TensorShape([None, layout.width]),
-        trainable=False,
-        name='pool',
-      )
+    self._pool = row_pool.RowPool(capacity, layout.width, self._num_rows)
     # One trace for all lengths.
     self._append = tf.function(
       self.append,
@@ -126,11 +121,11 @@ class ReplayCache(tf.Module):
 
   def replay_rows(self, task_index: int) -> tf.Tensor:
     """Returns a task's transitions, oldest first: `[num_transitions, W] float32`."""
-    return tf.gather(self._pool, self._replay.ordered(self._checked(task_index)))
+    return tf.gather(self._pool.rows, self._replay.ordered(self._checked(task_index)))
 
   def context_rows(self, task_index: int) -> tf.Tensor:
     """Returns a task's context, oldest first: `[num_context_transitions, W] float32`."""
-    return tf.gather(self._pool, self._context.ordered(self._checked(task_index)))
+    return tf.gather(self._pool.rows, self._context.ordered(self._checked(task_index)))
 
   def check_ready(self) -> None:
     """Checks that every task can be sampled; call it before a round of training steps.
@@ -206,9 +201,8 @@ class ReplayCache(tf.Module):
       )
       full = self._num_rows + num_rows > self._capacity
       tf.cond(full, lambda: self._expire(num_rows), lambda: None)
-      self._reserve(tf.minimum(self._num_rows + num_rows, self._capacity))
       slots = (self._cursor + tf.range(num_rows)) % self._capacity
-      self._pool.scatter_update(tf.IndexedSlices(rows, slots))
+      self._pool.rows.scatter_update(tf.IndexedSlices(rows, slots))
       for rings in self._rings('replay'):
         rings.append(task, slots)
       # Not by one that does not join: there must be a context at any time.
@@ -303,7 +297,7 @@ class ReplayCache(tf.Module):
     """Returns `[T, num_rows, W]` rows of the tasks."""
     rows, trajectories = self._rings(name)
     chosen = trajectories if sampling == sampling_scheme.TRAJECTORIES else rows
-    return tf.gather(self._pool, chosen.sample(seed, tasks, num_rows))
+    return tf.gather(self._pool.rows, chosen.sample(seed, tasks, num_rows))
 
   def trajectories(self, task_index: int) -> Iterator[tuple[np.ndarray, bool]]:
     """Yields each trajectory of a task, oldest first: rows `[S, W]`, and whether it is context."""
@@ -311,7 +305,7 @@ class ReplayCache(tf.Module):
     in_context = set(self._context_trajectories.ordered(task_index).numpy().tolist())
     for first in self._replay_trajectories.ordered(task_index).numpy().tolist():
       slots = (first + tf.range(self._replay_trajectories.length(first))) % self._capacity
-      yield tf.gather(self._pool, slots).numpy(), first in in_context
+      yield tf.gather(self._pool.rows, slots).numpy(), first in in_context
 
   def visit(self, task_index: int) -> int:
     """Returns the number of the last visit to a task."""
@@ -321,18 +315,6 @@ class ReplayCache(tf.Module):
     if not 0 <= int(task_index) < self._num_tasks:
       raise ValueError(f'task_index must be in [0, {self._num_tasks}), got {task_index}.')
     return int(task_index)
-
-  def _reserve(self, num_rows: tf.Tensor) -> None:
-    """Makes room for that many rows in the pool and whatever is numbered by its slots."""
-    allocated = tf.shape(self._pool)[0]
-
-    def grow() -> None:
-      more = tf.minimum(tf.maximum(num_rows, allocated + allocated // 16), self._capacity)
-      self._pool.assign(tf.pad(self._pool, [[0, more - allocated], [0, 0]]))
-      for trajectories in (self._replay_trajectories, self._context_trajectories):
-        trajectories.reserve(more)
-
-    tf.cond(num_rows > allocated, grow, lambda: None)
 
   def _expire(self, num_rows: tf.Tensor) -> None:
     """Forgets the entries whose rows are about to be overwritten.

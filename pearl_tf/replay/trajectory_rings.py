@@ -33,10 +33,6 @@ class TrajectoryRings(index_rings.IndexRings):
         tf.zeros([0], tf.int32), shape=tf.TensorShape([None]), trainable=False, name='lengths'
       )
 
-  def reserve(self, num_slots: tf.Tensor) -> None:
-    """Makes room for the slots of a pool that has grown to `[] int32` rows."""
-    self._lengths.assign(tf.pad(self._lengths, [[0, num_slots - tf.size(self._lengths)]]))
-
   def length(self, first: int) -> tf.Tensor:
     """Returns the number of rows of the trajectory that begins in a slot."""
     return self._lengths[first]
@@ -49,7 +45,16 @@ class TrajectoryRings(index_rings.IndexRings):
       entries: `[S] int32`, the consecutive slots of its rows, in time order, `S >= 1`.
     """
     super().append(ring, entries[:1])
+    # Not by `tf.size`, which would read, that is copy, all of them.
+    reserved = tf.raw_ops.VariableShape(input=self._lengths.handle, out_type=tf.int32)[0]
+    needed = tf.minimum(entries[0] + 1, self._pool_size)
+    tf.cond(needed > reserved, lambda: self._reserve(needed, reserved), lambda: None)
     self._lengths.scatter_update(tf.IndexedSlices(tf.size(entries), entries[0]))
+
+  def _reserve(self, needed: tf.Tensor, reserved: tf.Tensor) -> None:
+    """Makes room for the lengths of that many slots, and an eighth more than there was."""
+    more = tf.minimum(tf.maximum(needed, reserved + reserved // 8), self._pool_size)
+    self._lengths.assign(tf.pad(self._lengths, [[0, more - reserved]]))
 
   def drop_cut(
     self, rows: index_rings.IndexRings, *, cursor: tf.Tensor, num_appended: tf.Tensor

@@ -103,7 +103,7 @@ class TrajectoriesTest(test_case.TestCase):
     @tf.function
     def draw(seed, kind, task):
       return tf.gather(
-        cache._pool[:, 3], cache._rings(kind)[1].sample(seed, task[tf.newaxis], 60)[0]
+        cache._pool.rows[:, 3], cache._rings(kind)[1].sample(seed, task[tf.newaxis], 60)[0]
       )
 
     num_checked = 0

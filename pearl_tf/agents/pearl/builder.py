@@ -178,8 +178,11 @@ class PearlBuilder:
     return weights.Weights(server_address, tables.POLICY, acting_variables)
 
   def _make_cache(self, run: builder.Run) -> cache.ReplayCache:
+    everything = self.schedule.most_transitions(
+      len(run.train_tasks), run.training.num_iterations, run.training.max_episode_steps
+    )
     return self._cache_class(
       packing.PackedLayout(*run.domain),
       len(run.train_tasks),
-      capacity=self.training.replay_capacity or cache.MAX_CAPACITY,
+      capacity=self.training.replay_capacity or everything,
     )
