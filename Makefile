@@ -66,9 +66,10 @@ demo: $(STAMP)
 benchmark: $(STAMP)
 	@$(BIN)/python -m trainers.benchmark $(ARGS)
 
-# In a temporary folder of their own: processes that a test kills cannot remove their files.
+# In a temporary folder of their own: processes that a test kills cannot remove their files. With two
+# arenas for malloc, or threads that have ended keep a third of the memory.
 PYTEST := folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; TMPDIR=$$folder \
-  TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 OMP_NUM_THREADS=1 \
+  TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 OMP_NUM_THREADS=1 MALLOC_ARENA_MAX=2 \
   $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
 QUICK := collect data environments inference networks policies replay style
 
