@@ -53,7 +53,7 @@ train.run()
 IN_POOL = ('pearl_tf.replay.writer.ReplayWriter', 'write', 7)
 IN_CHECKPOINT = ('pearl_tf.experiment.checkpoints.Checkpoints', '_place', 2)
 IN_TRAINING = ('pearl_tf.agents.learner.Learner', 'run', 3)
-IN_EVALUATION = ('pearl_tf.evaluation.meta_testinging.MetaTest', 'run', 1)
+IN_EVALUATION = ('pearl_tf.evaluation.meta_testing.MetaTest', 'run', 1)
 
 
 def start(root, signal_name='none', where=('', '', 0), *, may_fill=True):
