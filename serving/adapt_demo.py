@@ -2,7 +2,7 @@
 
   python -m serving.adapt_demo --server=localhost:8500 --env=pearl/PointRobot-v0
 
-Any server with the exported agent will do, the embedded one or TensorFlow Serving. Each task is a
+Any server with the exported agent will do, ours or TensorFlow Serving. Each task is a
 session of a few trajectories from the same start: the first is acted on the prior, every later one
 on the belief from all trajectories before it. Prints the returns side by side.
 """

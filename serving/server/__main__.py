@@ -18,6 +18,8 @@ from absl import app, flags, logging
 from pearl_tf.programs import program
 from serving.server import options
 
+# A version that is being loaded keeps the interpreter busy, and a call needs it several times.
+_SWITCH_SECONDS = 5e-4
 EXIT_START_FAILED = 255
 """TensorFlow Serving's exit code when its first model cannot be loaded."""
 _DEFINE = {
@@ -68,6 +70,7 @@ async def _serve(settings: options.ServerOptions) -> int:
   except ValueError as error:
     print(f'error: {error}', file=sys.stderr)
     return program.EXIT_ERROR
+  sys.setswitchinterval(_SWITCH_SECONDS)
   # What is imported by now stays; the collections after each unload need not look at it.
   gc.collect()
   gc.freeze()

@@ -243,7 +243,7 @@ def _length(found: signature.Signature, inputs: Mapping[str, np.ndarray]) -> int
   """Returns the length of the longest sequence, 1 without any."""
   if not found.has_sequences:
     return 1
-  return max(1, *(value.shape[1] for value in inputs.values() if value.ndim > 1))
+  return max([1, *(value.shape[1] for value in inputs.values() if value.ndim > 1)])
 
 
 def _size(group: _Group, batch: list[_Call]) -> Hashable:

@@ -2,6 +2,8 @@ import asyncio
 import contextlib
 import io
 import json
+import os
+from unittest import mock
 
 import numpy as np
 from absl import app, flags
@@ -9,6 +11,7 @@ from absl.testing import absltest, flagsaver, parameterized
 
 from pearl_tf.testing import exported_model, test_case
 from serving import benchmark
+from serving.server import process, server
 
 
 def turn(seconds, *latencies):
@@ -62,7 +65,14 @@ class ProgramTest(test_case.TestCase):
 
   def test_every_call_is_measured(self):
     export = exported_model.export_small(self.temp_dir())
-    printed = self.run_main(export_dir=str(export))
+
+    @contextlib.contextmanager
+    def running(settings):  # In this process, which has TensorFlow already.
+      with server.in_background(settings) as started:
+        yield mock.Mock(address=started.address, process=mock.Mock(pid=os.getpid()))
+
+    with mock.patch.object(process, 'running', running):
+      printed = self.run_main(export_dir=str(export))
     life, *records = [json.loads(line) for line in printed.splitlines() if line.startswith('{')]
     self.assertGreater(life['ready_after_seconds'], 0)
     self.assertBetween(life['mib_at_first'], 50, 5000)
