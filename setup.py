@@ -50,7 +50,6 @@ EXTRAS_REQUIRE = {
     'grpcio>=1.62,<2',
     'grpcio-health-checking>=1.62,<1.63',
     'grpcio-reflection>=1.62,<1.63',
-    'ml-dtypes>=0.3',
     'prometheus-client>=0.20',
   ],
   # 3.1 pins MuJoCo 3.3, before the one that everything here is proven on.
