@@ -19,6 +19,8 @@ from absl import app, flags
 from pearl_tf.programs import program, role_flags
 
 _CONFIG = pathlib.Path(__file__).parent / 'configs' / 'cheetah_vel.gin'
+# One episode of each task is pool enough.
+_SHORT = 'CollectSchedule.initial_steps = 1'
 _SLOW = ("registry.make.name = 'pearl_tf.launch.slow_simulator:SlowPointRobot'",)
 
 
@@ -45,6 +47,7 @@ def main(argv: list[str]) -> None:
     options.gin_file = [str(_CONFIG.with_name('point_robot.gin'))]
     slow = f'registry.make.seconds_per_step = {options.slow_simulator_seconds}'
     options.gin_bindings = [*_SLOW, slow, *options.gin_bindings]
+  options.gin_bindings = [_SHORT, *options.gin_bindings]
   from pearl_tf.data import files
   from pearl_tf.launch import benchmark, group, start
 

@@ -21,7 +21,8 @@ _WELL_SECONDS = 60.0
 # its user has to mend is seldom mended by another try.
 _MOST_DEATHS = {2: 1, 1: 2}
 _MOST_OTHER_DEATHS = 5
-_KILL_SECONDS = 60.0
+# A learner finishes what it does and saves.
+_KILL_SECONDS = 600.0
 _POLL_SECONDS = 0.1
 _LOG_LINES = 5
 

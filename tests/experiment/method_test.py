@@ -72,6 +72,7 @@ class CountingProcess:
 class CountingBuilder:
   name = 'Counting'
   not_served = 'it has no networks'
+  not_distributed = 'it keeps nothing'
 
   def check(self, agent, run):
     pass
