@@ -36,15 +36,15 @@ def wait_for_server(address: str, deadline_seconds: float) -> None:
     TimeoutError: if it does not in time.
   """
   started = time.monotonic()
-  while not _answers(address):
+  while not _answers(address, max(1, min(_ATTEMPT_SECONDS, int(deadline_seconds)))):
     waited = time.monotonic() - started
     if waited > deadline_seconds:
       raise TimeoutError(_unreachable(address, waited))
 
 
-def _answers(address: str) -> bool:
+def _answers(address: str, seconds: int = _ATTEMPT_SECONDS) -> bool:
   # A client of its own: one that was refused waits ever longer before it tries again.
-  return streams.table_sizes(reverb.Client(address), _ATTEMPT_SECONDS) is not None
+  return streams.table_sizes(reverb.Client(address), seconds) is not None
 
 
 def _unreachable(address: str, seconds: float) -> str:

@@ -172,6 +172,13 @@ class RemoteTrainingTest(test_case.TestCase):
     for task in range(NUM_TASKS):
       self.assertGreaterEqual(self.cache().num_transitions(task), 40)
 
+  def test_a_run_of_one_process_goes_on(self):
+    self.learner.restore({})
+    collected = self.learner.collect(2)
+    self.assertBetween(collected.env_steps, ROUND, 3 * ROUND)
+    self.assertGreaterEqual(self.learner.state()['visited'], 3 * ROUND)
+    self.assertNotIn('initial', collected.returns)
+
   def test_actors_that_never_come_are_named(self):
     self.link = self.link._replace(deadline_seconds=0.1, is_stopping=lambda: False)
     self.make_learner()

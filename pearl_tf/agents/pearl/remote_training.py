@@ -166,8 +166,9 @@ class RemoteTraining:
     """Waits until the transitions of an iteration are there; what came before counts."""
     self._iteration = iteration
     if self._is_adopted:
-      self._ledger.visited = iteration * self._steps_per_round
-      self._ledger.reported, self._is_adopted = self._ledger.env_steps, False
+      self._ledger.visited += iteration * self._steps_per_round
+      self._ledger.reported += iteration * self._steps_per_round
+      self._is_adopted = False
     self._feed()
     while self._ledger.visited < (iteration + 1) * self._steps_per_round:
       self._wait(f'the transitions of iteration {iteration + 1}')
