@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
   start.build(role_flags.load(options))
   root = pathlib.Path(options.root_dir)
   port = options.port or group.free_port()
-  with group_line.GroupLine(root) as line, interruption.Interruption(line.say) as stop:
+  with group_line.GroupLine(root) as line, interruption.Interruption() as stop:
     members = group.Group(roles(options, port), root / 'logs', say=line.say)
     finished = members.run(
       is_stopping=lambda: stop.requested is not None, tick=lambda: line.show(members.state())
