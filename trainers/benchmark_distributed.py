@@ -67,7 +67,7 @@ def main(argv: list[str]) -> None:
         )
         for number in range(num_actors)
       ),
-      group.Role('server', [*python, 'trainers.replay_server', *server], is_awaited=True),
+      group.Role(benchmark.SERVER, [*python, 'trainers.replay_server', *server], is_awaited=True),
     ]
 
   records = benchmark.run(

@@ -25,6 +25,7 @@ from pearl_tf.replay import packing, tables, weights, writer
 
 Record = dict[str, Any]
 
+SERVER = 'server'
 _DEADLINE_SECONDS = 300.0
 # Far enough that no actor ever waits.
 _ROUNDS_AHEAD = 64
@@ -44,14 +45,20 @@ class _Processes:
 
   def __enter__(self) -> '_Processes':
     self._logs = tempfile.TemporaryDirectory()
-    members = group.Group(self._roles, pathlib.Path(self._logs.name), say=lambda line: None)
-    self._thread = threading.Thread(target=self._run, args=(members,))
+    self._group = group.Group(self._roles, pathlib.Path(self._logs.name), say=lambda line: None)
+    self._thread = threading.Thread(target=self._run)
     self._thread.start()
     return self
 
-  def _run(self, members: group.Group) -> None:
+  def server_cpu_seconds(self) -> float:
+    """Returns the CPU time that the server has taken."""
+    stat = pathlib.Path(f'/proc/{self._group.process_id(SERVER)}/stat').read_text()
+    user, system = stat.rpartition(')')[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf('SC_CLK_TCK')
+
+  def _run(self) -> None:
     try:
-      members.run(is_stopping=self._is_over.is_set, tick=lambda: None)
+      self._group.run(is_stopping=self._is_over.is_set, tick=lambda: None)
     except group.GroupError as error:
       self._error = error
 
@@ -92,7 +99,9 @@ def run(
   port = group.free_port()
   with _Processes(make_roles(port, 0), port) as processes:
     process = _make_learner(builder, processes)
-    records += _replay(builder, process, processes.address, seconds)
+    records += _replay(
+      builder, process, processes.address, seconds, server_cpu_seconds=processes.server_cpu_seconds
+    )
   for number in actors:
     announce(f'{number} actors')
     port = group.free_port()
@@ -146,6 +155,8 @@ def _replay(
   process: remote_training.RemoteTraining,
   address: str,
   seconds: float,
+  *,
+  server_cpu_seconds: Callable[[], float],
 ) -> list[Record]:
   """Writes noise into the replay and takes it, then trains alone and with its share of taking."""
   layout = packing.PackedLayout(*builder.domain)
@@ -174,10 +185,18 @@ def _replay(
   write(num_tasks)
   process.state()
   per_turn, inserted, delivered = _EPISODES_PER_TURN * _EPISODE_STEPS, [], []
-  started = time.monotonic()
+  cpu = {'writer': 0.0, 'learner': 0.0}
+  server_before, started = server_cpu_seconds(), time.monotonic()
   while time.monotonic() - started < seconds or len(inserted) < 3:
+    times = [time.process_time()]
     inserted.append(timed(write, _EPISODES_PER_TURN) / per_turn)
+    times.append(time.process_time())
     delivered.append(timed(process.state) / per_turn)
+    times.append(time.process_time())
+    cpu['writer'] += times[1] - times[0]
+    cpu['learner'] += times[2] - times[1]
+  cpu['server'] = server_cpu_seconds() - server_before
+  num_transitions = per_turn * len(inserted)
 
   settings, schedule = builder.method.training, builder.method.schedule
   visit = schedule.prior_steps + schedule.posterior_steps + schedule.extra_steps
@@ -203,6 +222,8 @@ def _replay(
       'inserted_per_second': float(1 / np.median(inserted)),
       'delivered_per_second': float(1 / np.median(delivered)),
       'one_after_the_other_per_second': float(1 / np.median(np.add(inserted, delivered))),
+      # Of all threads; what others do on the machine changes it little.
+      **{f'{who}_cpu_microseconds': 1e6 * spent / num_transitions for who, spent in cpu.items()},
     },
     {
       'part': 'learner',

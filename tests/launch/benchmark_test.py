@@ -1,3 +1,5 @@
+import time
+
 from absl.testing import absltest
 
 from pearl_tf.agents import builder as agents_builder
@@ -18,12 +20,15 @@ class BenchmarkTest(test_case.TestCase):
     )
     link = agents_builder.Link(running.address, lambda: False, 60.0)
     process = builder.method.make_remote_process(builder.agent, builder.run, link)
-    records = benchmark._replay(builder, process, running.address, 0.001)
+    records = benchmark._replay(
+      builder, process, running.address, 0.001, server_cpu_seconds=time.process_time
+    )
     self.assertEqual([record['part'] for record in records], ['replay', 'learner', 'weights'])
     replay, learner, weights = records
     self.assertEqual(replay['row_bytes'], 4 * (2 + 2 + 2 + 3))
     rates = [replay[f'{name}_per_second'] for name in ('inserted', 'delivered')]
     self.assertLess(replay['one_after_the_other_per_second'], min(rates))
+    self.assertGreater(replay['learner_cpu_microseconds'], 0)
     # 300 transitions in 40 steps, by whole episodes.
     self.assertEqual(learner['transitions_per_step'], 10)
     self.assertGreater(learner['steps_per_second_fed'], 0)
