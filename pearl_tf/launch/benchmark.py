@@ -29,6 +29,8 @@ SERVER = 'server'
 _DEADLINE_SECONDS = 300.0
 # Far enough that no actor ever waits.
 _ROUNDS_AHEAD = 64
+# More than are measured; the cache has room for so many.
+_NUM_ITERATIONS = 1000
 _EPISODE_STEPS = 200
 _EPISODES_PER_TURN = 400
 _CHUNK_STEPS = 20
@@ -117,7 +119,7 @@ def _make_learner(
   connection.check(processes.address, builder, _DEADLINE_SECONDS)
   link = agents_builder.Link(processes.address, processes.is_failed, _DEADLINE_SECONDS)
   run = builder.run._replace(
-    training=dataclasses.replace(builder.training, num_iterations=1_000_000)
+    training=dataclasses.replace(builder.training, num_iterations=_NUM_ITERATIONS)
   )
   process = builder.method.make_remote_process(builder.agent, run, link)
   process.settings = dataclasses.replace(process.settings, rounds_ahead=_ROUNDS_AHEAD)

@@ -85,7 +85,7 @@ class PearlBuilder:
   def make_process(
     self, agent: pearl_agent.PearlAgent, run: builder.Run
   ) -> replay_training.ReplayTraining:
-    replay = local.Replay(self._make_cache(run), make_tables=self._make_tables)
+    replay = local.Replay(self.make_cache(run), make_tables=self._make_tables)
     return replay_training.ReplayTraining(
       agent,
       self.make_collector(agent, run, replay.writer),
@@ -141,7 +141,7 @@ class PearlBuilder:
     self._check_numbers(agent, run)
     return remote_training.RemoteTraining(
       agent,
-      memory.Memory(self._make_cache(run), link.server_address),
+      memory.Memory(self.make_cache(run), link.server_address),
       self.make_weights(agent, link.server_address),
       settings=self._remote_class(),
       sizes=self.training,
@@ -177,7 +177,8 @@ class PearlBuilder:
     acting_variables = [*agent.actor.variables, *agent.encoder.variables]
     return weights.Weights(server_address, tables.POLICY, acting_variables)
 
-  def _make_cache(self, run: builder.Run) -> cache.ReplayCache:
+  def make_cache(self, run: builder.Run) -> cache.ReplayCache:
+    """Returns an empty cache with room for all that a run collects."""
     everything = self.schedule.most_transitions(
       len(run.train_tasks), run.training.num_iterations, run.training.max_episode_steps
     )
