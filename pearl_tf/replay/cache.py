@@ -308,7 +308,7 @@ class ReplayCache(tf.Module):
       yield tf.gather(self._pool.rows, slots).numpy(), first in in_context
 
   def visit(self, task_index: int) -> int:
-    """Returns the number of the last visit to a task."""
+    """Returns the number of the visit to a task that its context is of."""
     return int(self._visit[self._checked(task_index)])
 
   def _checked(self, task_index: int) -> int:

@@ -46,7 +46,7 @@ class _Model:
   def add(self, task: int, num_steps: int, in_context: bool, visit: int):
     numbers = range(self.num_rows, self.num_rows + num_steps)
     self.num_rows += num_steps
-    if visit != self.visit[task]:
+    if in_context and visit != self.visit[task]:
       self.visit[task] = visit
       self.rows['context'][task].clear()
     for kind in ('replay', 'context') if in_context else ('replay',):
@@ -251,7 +251,7 @@ class TrajectoriesTest(test_case.TestCase):
       self.assertEqual([in_context for _, in_context in found], [True] * len(expected))
     cache.add(1, _rows(1, 500, 2), in_context=False, visit=3)
     self.assertEqual([in_context for _, in_context in cache.trajectories(1)][-1], False)
-    self.assertEqual((cache.visit(0), cache.visit(1)), (0, 3))
+    self.assertEqual((cache.visit(0), cache.visit(1)), (0, 0))  # Of what is in the context.
 
   def test_misuse_is_refused(self):
     cache = cache_lib.ReplayCache(_LAYOUT, 1, capacity=100)
