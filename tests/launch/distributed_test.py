@@ -193,13 +193,6 @@ class DistributedTest(test_case.TestCase):
       self.assertGreaterEqual(after['visited'], before['process']['visited'])
       self.wait_for_more('with a new learner')
 
-    with self.subTest('the replay server'):
-      self.kill(running, 'replay_server')
-      learner_log = self.root / 'logs' / 'learner.log'
-      said = r'filled the tables of a new replay server with \d+ trajectories'
-      self.wait_for('a refill', lambda: re.search(said, learner_log.read_text()))
-      self.wait_for_more('with a new server')
-
     if is_linked:
       with self.subTest('the network of the third actor'):
         time.sleep(max(0.0, OUTAGE_SECONDS - (time.monotonic() - cut_at)))
@@ -207,6 +200,13 @@ class DistributedTest(test_case.TestCase):
         link('up')
         self.wait_for('episodes after the outage', lambda: self.newest_of(2) > newest)
         self.assertIsNone(self.processes[-1].poll())  # Never started again.
+
+    with self.subTest('the replay server'):
+      self.kill(running, 'replay_server')
+      learner_log = self.root / 'logs' / 'learner.log'
+      said = r'filled the tables of a new replay server with \d+ trajectories'
+      self.wait_for('a refill', lambda: re.search(said, learner_log.read_text()))
+      self.wait_for_more('with a new server')
 
     with self.subTest('SIGTERM'):
       names = set(children(running))
