@@ -1,6 +1,7 @@
 """Compares the env steps that PEARL and the baselines need, from the curves in docs/results/data.
 
-  python -m trainers.sample_efficiency      # writes docs/results/sample_efficiency.json and figures
+  python -m trainers.sample_efficiency      # writes docs/results/sample_efficiency.json, figures,
+                                            # and the table of README.md
 
 The rule is that of `pearl_tf.evaluation.sample_efficiency`. A domain is compared as soon as curves
 of one of its baselines, such as data/cheetah_dir_promp, and of PEARL are there.
@@ -15,25 +16,27 @@ from absl import app, flags
 
 from pearl_tf.programs import program
 
-_METHODS = ('promp', 'maml', 'rl2')
+_METHODS = {'promp': 'ProMP', 'maml': 'MAML', 'rl2': 'RL2'}
 _PEARL = ('plus', 'sac')  # Variants; the one of the domain's own name is the authors'.
+_BEGIN, _END = '<!-- sample efficiency: begin -->\n', '<!-- sample efficiency: end -->\n'
 
 
 def define_flags() -> None:
   """Defines the options; not on import, so that tests may import several programs at once."""
   flags.DEFINE_string('root', 'docs/results', 'Folder of the page; the data are in data/ below it.')
+  flags.DEFINE_string('readme', 'README.md', 'Page that holds the table.')
 
 
-def write(root: pathlib.Path) -> list[pathlib.Path]:
-  """Writes the comparison of every domain and its figure; returns the files.
+def compare(root: pathlib.Path, *, draw: bool = False) -> dict[str, Any]:
+  """Compares the methods on every domain that has curves of PEARL and of a baseline.
 
   Args:
-    root: folder with the data, and of what is written.
+    root: folder with the data.
+    draw: whether a figure of each domain is written into it.
 
   Raises:
     FileNotFoundError: if no domain has curves of both.
   """
-  from pearl_tf.data import files
   from pearl_tf.evaluation import sample_efficiency
 
   curves = {
@@ -44,9 +47,10 @@ def write(root: pathlib.Path) -> list[pathlib.Path]:
     for folder in sorted((root / 'data').iterdir())
     if folder.is_dir()
   }
-  domains = sorted({name.rpartition('_')[0] for name in curves if name.endswith(_METHODS)})
-  report, written = {}, [root / 'sample_efficiency.json']
-  for domain in domains:
+  report = {}
+  for domain in sorted(
+    {name.rpartition('_')[0] for name in curves if name.endswith(tuple(_METHODS))}
+  ):
     baselines = {m: curves[f'{domain}_{m}'] for m in _METHODS if f'{domain}_{m}' in curves}
     ours = {'PEARL': curves.get(domain)}
     ours |= {f'PEARL, {v}': curves.get(f'{domain}_{v}') for v in _PEARL}
@@ -57,15 +61,17 @@ def write(root: pathlib.Path) -> list[pathlib.Path]:
       label: {m: sample_efficiency.compare(theirs, found) for m, theirs in baselines.items()}
       for label, found in ours.items()
     }
-    written.append(root / f'{domain}_sample_efficiency.png')
-    sample_efficiency.figure(baselines | ours, written[-1], title=domain)
+    if draw:
+      figure = root / f'{domain}_sample_efficiency.png'
+      named = {_METHODS[method]: found for method, found in baselines.items()}
+      title = domain.replace('_', '-')
+      sample_efficiency.figure(named | ours, figure, title=title)
   if not report:
     raise FileNotFoundError(
       f'{root / "data"} has curves of PEARL and of a baseline for no domain; keep one with '
       'trainers.results --add=RUN --name=cheetah_dir_promp'
     )
-  files.write_text(written[0], json.dumps(report, indent=1) + '\n')
-  return written
+  return report
 
 
 def table(report: dict[str, Any]) -> str:
@@ -93,6 +99,19 @@ def table(report: dict[str, Any]) -> str:
   return '\n'.join(lines) + '\n'
 
 
+def with_table(page: str, report: dict[str, Any]) -> str:
+  """Returns a page with the table of a comparison in the place that is marked for it.
+
+  Raises:
+    ValueError: if no place is marked.
+  """
+  before, begin, rest = page.partition(_BEGIN)
+  _, end, after = rest.partition(_END)
+  if not end:
+    raise ValueError(f'the page marks no place for the table with {_BEGIN!r} and {_END!r}')
+  return f'{before}{begin}{table(report)}{end}{after}'
+
+
 def _steps(found: list[float] | None) -> str:
   return 'not reached' if found is None else f'{found[1]:,.0f}'
 
@@ -113,14 +132,18 @@ def main(argv: list[str]) -> None:
   """Writes the files and prints the table."""
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments {argv[1:]}; every option starts with --')
+  from pearl_tf.data import files
+
   root = pathlib.Path(flags.FLAGS.root)
+  readme = pathlib.Path(flags.FLAGS.readme)
   try:
-    written = write(root)
+    report = compare(root, draw=True)
+    files.write_text(root / 'sample_efficiency.json', json.dumps(report, indent=1) + '\n')
+    files.write_text(readme, with_table(readme.read_text(), report))
   except (FileNotFoundError, ValueError) as error:
     sys.exit(f'error: {error}')
-  print(table(json.loads(written[0].read_text())))
-  for path in written:
-    print(f'wrote {path}')
+  print(table(report))
+  print(f'wrote {root / "sample_efficiency.json"}, {readme} and a figure of {", ".join(report)}')
 
 
 def run() -> None:

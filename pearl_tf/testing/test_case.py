@@ -18,7 +18,7 @@ class TestCase(parameterized.TestCase, tf.test.TestCase):
   """
 
   # A helper of TensorFlow 1 that unittest would count as a skipped test of every class.
-  test_trial = None
+  test_session = None
 
   def setUp(self):
     super().setUp()

@@ -64,6 +64,9 @@ def children(process):
 
 
 def has_namespaces():
+  """Tells whether to cut an actor off, which takes root and half a minute: where asked for."""
+  if 'PEARL_TF_OUTAGE' not in os.environ:
+    return False
   is_root = os.geteuid() == 0 and shutil.which('ip') is not None
   return is_root and subprocess.run(['ip', 'netns', 'add', NAMESPACE], check=False).returncode == 0
 

@@ -1,17 +1,17 @@
 import asyncio
 import contextlib
-import io
 import json
 import os
 from unittest import mock
 
 import numpy as np
-from absl import app, flags
-from absl.testing import absltest, flagsaver, parameterized
+from absl import app
+from absl.testing import absltest, parameterized
 
 from pearl_tf.testing import exported_model, test_case
 from serving import benchmark
 from serving.server import process, server
+from tests.serving.support import in_process
 
 
 def turn(seconds, *latencies):
@@ -53,15 +53,8 @@ class TurnsTest(test_case.TestCase):
 
 class ProgramTest(test_case.TestCase):
   def run_main(self, *arguments, **values):
-    if 'servers' not in flags.FLAGS:
-      benchmark.define_flags()
-    if not flags.FLAGS.is_parsed():
-      flags.FLAGS.mark_as_parsed()
     values = {'clients': ['1', '3'], 'seconds': 0.01, 'turns': 1, 'servers': []} | values
-    printed = io.StringIO()
-    with flagsaver.flagsaver(**values), contextlib.redirect_stdout(printed):
-      benchmark.main(['benchmark', *arguments])
-    return printed.getvalue()
+    return in_process.run_main(benchmark, *arguments, **values)
 
   def test_every_call_is_measured(self):
     export = exported_model.export_small(self.temp_dir())

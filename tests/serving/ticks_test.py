@@ -1,16 +1,15 @@
-import contextlib
-import io
 import json
 import subprocess
 from unittest import mock
 
 import grpc
 from absl import app, flags
-from absl.testing import absltest, flagsaver, parameterized
+from absl.testing import absltest, parameterized
 
 from pearl_tf.testing import scripted_server, test_case
 from serving import client, ticks
 from serving.server import __main__ as server_main
+from tests.serving.support import in_process
 
 
 class TicksTest(test_case.TestCase):
@@ -67,15 +66,8 @@ class TicksTest(test_case.TestCase):
     self.assertEndsWith(server.address, f':{settings.port}')
 
   def run_main(self, *arguments, **values):
-    if 'client_hz' not in flags.FLAGS:
-      ticks.define_flags()
-    if not flags.FLAGS.is_parsed():
-      flags.FLAGS.mark_as_parsed()
     values = {'export_dir': None, 'server': None, 'seconds': 0.1, 'clients': 1} | values
-    printed = io.StringIO()
-    with flagsaver.flagsaver(**values), contextlib.redirect_stdout(printed):
-      ticks.main(['ticks', *arguments])
-    return printed.getvalue()
+    return in_process.run_main(ticks, *arguments, **values)
 
   def test_the_program_prints_a_table_and_its_records(self):
     printed = self.run_main(server=self.serve().address)

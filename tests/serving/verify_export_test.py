@@ -1,15 +1,15 @@
-import contextlib
 import io
 import json
 
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
-from absl.testing import absltest, flagsaver, parameterized
+from absl import app
+from absl.testing import absltest, parameterized
 from tensorflow_serving.apis import prediction_log_pb2
 
 from pearl_tf.testing import exported_model, test_case
 from serving import verify_export
+from tests.serving.support import in_process
 
 RECORDS = 'assets.extra/tf_serving_warmup_requests'
 ROW = tf.TensorSpec([None, 2], tf.float32, 'x')
@@ -183,17 +183,11 @@ class VerifyTest(test_case.TestCase):
 
   def printed_by_main(self, *arguments, **values):
     printed = io.StringIO()
-    if 'all_versions' not in flags.FLAGS:
-      verify_export.define_flags()
-    if not flags.FLAGS.is_parsed():
-      flags.FLAGS.mark_as_parsed()
     values = {'json': False, 'all_versions': False} | values
     try:
-      with flagsaver.flagsaver(**values), contextlib.redirect_stdout(printed):
-        verify_export.main(['verify_export', *arguments])
+      return in_process.run_main(verify_export, *arguments, printed=printed, **values)
     finally:
       self.printed = printed.getvalue()
-    return self.printed
 
 
 class AgentTest(test_case.TestCase):

@@ -75,17 +75,28 @@ class SampleEfficiencyTest(test_case.TestCase):
     steps = np.arange(1, 11) * 100
     keep(root, 'cheetah_dir', steps, [50] * 10)
     with self.assertRaisesRegex(FileNotFoundError, 'for no domain'):
-      program.write(root)
+      program.compare(root)
     for seed in range(2):
       keep(root, 'cheetah_dir_promp', 50 * steps, [10] * 10, seed)
     keep(root, 'ant_dir_maml', steps, [10] * 10)  # Without PEARL.
-    written = program.write(root)
-    self.assertTrue(all(path.stat().st_size for path in written))
-    report = json.loads(written[0].read_text())
+    report = program.compare(root, draw=True)
+    self.assertGreater((root / 'cheetah_dir_sample_efficiency.png').stat().st_size, 0)
     self.assertEqual(list(report), ['cheetah_dir'])
     row = report['cheetah_dir']['PEARL']['promp']
     self.assertEqual(row['seeds'], [2, 1])
     self.assertIn('| cheetah_dir | PEARL | promp | 10 | 25,000 | 500 | 50.0', program.table(report))
+
+  def test_file_and_readme_follow_from_the_data(self):
+    root = pathlib.Path(__file__).resolve().parents[2]
+    report = program.compare(root / 'docs' / 'results')
+    kept = json.loads((root / 'docs' / 'results' / 'sample_efficiency.json').read_text())
+    self.assertEqual(kept, json.loads(json.dumps(report)))
+    readme = (root / 'README.md').read_text()
+    self.assertEqual(program.with_table(readme, report), readme)
+
+  def test_a_page_without_a_place_is_refused(self):
+    with self.assertRaisesRegex(ValueError, 'marks no place'):
+      program.with_table('# Page', {})
 
 
 if __name__ == '__main__':
