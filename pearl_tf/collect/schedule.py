@@ -98,10 +98,15 @@ class CollectSchedule:
         "task's context and has to refill it"
       )
 
+  @property
+  def visit_steps(self) -> int:
+    """Transitions of one visit, where no phase overshoots."""
+    return self.prior_steps + self.posterior_steps + self.extra_steps
+
   def most_transitions(self, num_tasks: int, num_iterations: int, max_episode_steps: int) -> int:
     """Returns a bound for what a run collects; a phase overshoots by less than one episode."""
-    visit = (self.prior_steps, self.posterior_steps, self.extra_steps)
-    per_visit = sum(steps + max_episode_steps for steps in visit if steps)
+    phases = (self.prior_steps, self.posterior_steps, self.extra_steps)
+    per_visit = self.visit_steps + max_episode_steps * sum(steps > 0 for steps in phases)
     initial = num_tasks * (self.initial_steps + max_episode_steps)
     return initial + num_iterations * self.tasks_per_iteration * per_visit
 

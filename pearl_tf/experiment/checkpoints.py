@@ -166,6 +166,11 @@ def _order(checkpoint: pathlib.Path) -> tuple[int, int]:
 
 
 def _num_bytes(variables: dict[str, Any]) -> int:
-  """Returns what the variables of trackable objects take, in bytes."""
-  found = [variable for part in variables.values() for variable in getattr(part, 'variables', ())]
-  return sum(int(tf.size(variable)) * variable.dtype.size for variable in found)
+  """Returns what trackable objects take on disk, in bytes: as they say, or their variables."""
+  total = 0
+  for part in variables.values():
+    if (said := getattr(part, 'num_bytes', None)) is not None:
+      total += said
+    else:
+      total += sum(int(tf.size(v)) * v.dtype.size for v in getattr(part, 'variables', ()))
+  return total

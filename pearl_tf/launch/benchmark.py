@@ -201,8 +201,9 @@ def _replay(
   num_transitions = per_turn * len(inserted)
 
   settings, schedule = builder.method.training, builder.method.schedule
-  visit = schedule.prior_steps + schedule.posterior_steps + schedule.extra_steps
-  per_step = schedule.tasks_per_iteration * visit / settings.gradient_steps_per_iteration
+  per_step = (
+    schedule.tasks_per_iteration * schedule.visit_steps / settings.gradient_steps_per_iteration
+  )
   episodes = max(1, round(_CHUNK_STEPS * per_step / _EPISODE_STEPS))
   alone, fed = timing.Turns([], []), timing.Turns([], [])
   process.train(_CHUNK_STEPS)

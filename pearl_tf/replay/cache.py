@@ -17,10 +17,11 @@ from pearl_tf.replay import index_rings, packing, row_pool, trajectory_rings
 
 _MAX_INT32 = 2**31 - 1
 MAX_CAPACITY = _MAX_INT32 // 2
+_DEFAULT_RESERVED = 1_000_000
 _PAPER = sampling_scheme.SamplingScheme()
 
 
-@gin.configurable(denylist=['layout', 'num_tasks', 'capacity', 'name'])
+@gin.configurable(denylist=['layout', 'num_tasks', 'capacity', 'reserved', 'name'])
 class ReplayCache(tf.Module):
   """One pool of rows for all tasks, and for each task the rings of its replay and context rows.
 
@@ -34,7 +35,8 @@ class ReplayCache(tf.Module):
     layout: packing.PackedLayout,
     num_tasks: int,
     *,
-    capacity: int,
+    capacity: int | None = None,
+    reserved: int | None = None,
     capacity_per_task: int = 1_000_000,
     context_capacity_per_task: int = 1_000_000,
     name: str = 'replay_cache',
@@ -44,8 +46,10 @@ class ReplayCache(tf.Module):
     Args:
       layout: Layout of the rows.
       num_tasks: Number of training tasks.
-      capacity: Transitions of all tasks together, the oldest make room for more. Memory and
-        checkpoints grow with what is there, `4 * num_rows * W` bytes and at most a fifth more.
+      capacity: Transitions of all tasks together, the oldest make room for more; None for all that
+        come. Memory and checkpoints grow with what is there, `4 * num_rows * W` bytes and at most a
+        fifth more.
+      reserved: Transitions that are expected, at most `capacity`; more cost a copy of all.
       capacity_per_task: Transitions of one task; the default is the authors'.
       context_capacity_per_task: Context transitions of one task; the default is the authors'.
       name: Name of the module.
@@ -54,9 +58,12 @@ class ReplayCache(tf.Module):
       ValueError: If a number is not positive or does not fit int32.
     """
     super().__init__(name=name)
+    capacity = MAX_CAPACITY if capacity is None else capacity
+    reserved = min(capacity, _DEFAULT_RESERVED) if reserved is None else reserved
     numbers = {
       'num_tasks': num_tasks,
       'capacity': capacity,
+      'reserved': reserved,
       'capacity_per_task': capacity_per_task,
       'context_capacity_per_task': context_capacity_per_task,
     }
@@ -84,7 +91,7 @@ class ReplayCache(tf.Module):
       self._visit = tf.Variable(tf.zeros([num_tasks], tf.int64), trainable=False, name='visit')
       self._cursor = tf.Variable(0, dtype=tf.int32, trainable=False, name='cursor')
       self._num_rows = tf.Variable(0, dtype=tf.int32, trainable=False, name='num_rows')
-    self._pool = row_pool.RowPool(capacity, layout.width, self._num_rows)
+    self._pool = row_pool.RowPool(min(capacity, reserved), layout.width, self._num_rows)
     # One trace for all lengths.
     self._append = tf.function(
       self.append,
@@ -110,6 +117,12 @@ class ReplayCache(tf.Module):
   def num_rows(self) -> int:
     """Transitions in the pool, of all tasks together."""
     return int(self._num_rows)
+
+  @property
+  def num_bytes(self) -> int:
+    """What a checkpoint of it takes."""
+    rings = sum(int(tf.size(variable)) * variable.dtype.size for variable in self.variables)
+    return rings + 4 * self.num_rows * self._layout.width
 
   def num_transitions(self, task_index: int) -> int:
     """Returns the number of transitions from which a task's RL batch is drawn."""
@@ -202,6 +215,7 @@ class ReplayCache(tf.Module):
       full = self._num_rows + num_rows > self._capacity
       tf.cond(full, lambda: self._expire(num_rows), lambda: None)
       slots = (self._cursor + tf.range(num_rows)) % self._capacity
+      self._pool.reserve(tf.minimum(self._cursor + num_rows, self._capacity))
       self._pool.rows.scatter_update(tf.IndexedSlices(rows, slots))
       for rings in self._rings('replay'):
         rings.append(task, slots)

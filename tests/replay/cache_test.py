@@ -134,7 +134,7 @@ class ReplayCacheTest(test_case.TestCase):
 
   def test_memory_and_checkpoints_grow_with_the_content(self):
     before = _resident_bytes()
-    cache = cache_lib.ReplayCache(_LAYOUT, 3, capacity=30_000_000)
+    cache = cache_lib.ReplayCache(_LAYOUT, 3, reserved=30_000_000)
     for number in range(200):
       cache.add(number % 3, _rows(number % 3, 100 * number, 100), in_context=False, visit=0)
     # A tenth of what is reserved, and many times what else happens in this process meanwhile.
@@ -209,6 +209,30 @@ class ReplayCacheTest(test_case.TestCase):
       self.assertAllEqual(restored.replay_rows(task), cache.replay_rows(task))
     expected, actual = feed(cache, 10_000, 60), feed(restored, 10_000, 60)
     tf.nest.map_structure(self.assertAllEqual, expected, actual)
+
+  def test_more_than_was_expected_is_kept_and_restored(self):
+    expected = cache_lib.ReplayCache(_LAYOUT, 2, reserved=1000)
+    cache = cache_lib.ReplayCache(_LAYOUT, 2, reserved=10)
+    for number in range(30):
+      for each in (expected, cache):
+        each.add(number % 2, _rows(0, 7 * number, 7), in_context=number < 4, visit=0)
+    self.assertEqual(cache.num_rows, 210)
+    path = tf.train.Checkpoint(cache=cache).write(str(self.temp_dir() / 'checkpoint'))
+    restored = cache_lib.ReplayCache(_LAYOUT, 2, reserved=20)
+    tf.train.Checkpoint(cache=restored).read(path).assert_consumed()
+    for each in (cache, restored):
+      self.assertAllEqual(each.replay_rows(1), expected.replay_rows(1))
+      each.add(1, _rows(0, 500, 300), in_context=False, visit=0)
+    expected.add(1, _rows(0, 500, 300), in_context=False, visit=0)
+    self.assertAllEqual(restored.replay_rows(1), expected.replay_rows(1))
+    self.assertAllEqual(cache.replay_rows(1), expected.replay_rows(1))
+
+  def test_says_what_a_checkpoint_takes(self):
+    cache = cache_lib.ReplayCache(_LAYOUT, 2, capacity=10_000)
+    cache.add(0, _rows(0, 0, 5000), in_context=False, visit=0)
+    path = pathlib.Path(tf.train.Checkpoint(cache=cache).write(str(self.temp_dir() / 'cache')))
+    size = sum(file.stat().st_size for file in path.parent.iterdir())
+    self.assertBetween(cache.num_bytes / size, 0.95, 1.05)
 
   def test_the_pool_is_never_read_as_a_whole(self):
     # Reading the variable copies it, on every training step.

@@ -178,12 +178,14 @@ class PearlBuilder:
     return weights.Weights(server_address, tables.POLICY, acting_variables)
 
   def make_cache(self, run: builder.Run) -> cache.ReplayCache:
-    """Returns an empty cache with room for all that a run collects."""
-    everything = self.schedule.most_transitions(
+    """Returns an empty cache that expects all that a run collects."""
+    # Not as its capacity: a run can be extended.
+    expected = self.schedule.most_transitions(
       len(run.train_tasks), run.training.num_iterations, run.training.max_episode_steps
     )
     return self._cache_class(
       packing.PackedLayout(*run.domain),
       len(run.train_tasks),
-      capacity=self.training.replay_capacity or everything,
+      capacity=self.training.replay_capacity,
+      reserved=min(expected, cache.MAX_CAPACITY),
     )

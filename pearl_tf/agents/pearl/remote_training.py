@@ -122,8 +122,6 @@ class RemoteTraining:
     self._agent, self._replay, self._policy = agent, replay, policy
     self.settings, self._schedule, self._run, self._link = settings, collect_schedule, run, link
     self._visits = settings.visits_per_ticket or collect_schedule.tasks_per_iteration
-    steps = ('prior_steps', 'posterior_steps', 'extra_steps')
-    self._visit_steps = sum(getattr(collect_schedule, name) for name in steps)
     self.learner = learner.Learner(
       agent,
       cache.CacheSampler(replay.cache, scheme=sizes.sampling_scheme, **sizes.batch_sizes),
@@ -205,7 +203,7 @@ class RemoteTraining:
 
   @property
   def _steps_per_round(self) -> int:
-    return self._schedule.tasks_per_iteration * self._visit_steps
+    return self._schedule.tasks_per_iteration * self._schedule.visit_steps
 
   def _wait(self, what: str) -> None:
     """Waits a moment and takes what came."""
@@ -240,7 +238,7 @@ class RemoteTraining:
     steps = rounds * self._steps_per_round - self._ledger.visited
     if min(self._ledger.initial) < self._schedule.initial_steps:
       return
-    wanted = -(-steps // (self._visits * self._visit_steps))
+    wanted = -(-steps // (self._visits * self._schedule.visit_steps))
     for _ in range(wanted - sizes[tables.TICKETS]):
       self._order_visits()
 
