@@ -44,15 +44,16 @@ def act(
   orders = mailbox.Mailbox(server_address, tables.TICKETS, tickets.SPEC)
   with (
     interruption.Interruption() as stop,
-    connection.Lifeline(server_address, deadline_seconds),
+    connection.Lifeline(server_address, deadline_seconds) as lifeline,
   ):
     link = agents_builder.Link(server_address, lambda: stop.requested is not None, deadline_seconds)
     collects = builder.method.make_ticket_collector(builder.agent, builder.run, link, number=number)
     waiting_since = time.monotonic()
     ticket = None
     while not link.is_stopping():
-      ticket = ticket or orders.get(_POLL_SECONDS)
-      age = policy.fetch(_POLL_SECONDS)  # The newest when there is something to do.
+      with lifeline.call():
+        ticket = ticket or orders.get(_POLL_SECONDS)
+        age = policy.fetch(_POLL_SECONDS)  # The newest when there is something to do.
       if age is not None and age.is_last:
         return True
       waited = time.monotonic() - waiting_since

@@ -4,10 +4,13 @@ The server holds what a run is: resolved configuration, seed, tasks and version.
 it first and refuses to be part of another run.
 """
 
+import contextlib
 import json
+import math
 import os
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -108,7 +111,8 @@ def check(address: str, builder: builder_lib.Builder, deadline_seconds: float) -
 class Lifeline:
   """A context in which the process ends when the server is away for too long.
 
-  Some calls of Reverb wait for the server without end, and cannot be interrupted.
+  Some calls of Reverb wait for the server without end, and cannot be interrupted: while it is away,
+  and on a connection of which only this side knows, when the server died while the link was down.
   """
 
   def __init__(self, address: str, deadline_seconds: float):
@@ -121,6 +125,7 @@ class Lifeline:
     self._address = address
     self._deadline = deadline_seconds
     self._is_over = threading.Event()
+    self._call_began = math.inf
 
   def __enter__(self) -> 'Lifeline':
     threading.Thread(target=self._watch, name='lifeline', daemon=True).start()
@@ -129,11 +134,21 @@ class Lifeline:
   def __exit__(self, *unused_exception) -> None:
     self._is_over.set()
 
+  @contextlib.contextmanager
+  def call(self) -> Iterator[None]:
+    """A context for a call that the server answers at once: it, too, has the deadline."""
+    self._call_began = time.monotonic()
+    try:
+      yield
+    finally:
+      self._call_began = math.inf
+
   def _watch(self) -> None:
     answered = time.monotonic()
     while not self._is_over.wait(_ATTEMPT_SECONDS):
       if _answers(self._address):
         answered = time.monotonic()
-      elif time.monotonic() - answered > self._deadline:
-        interruption.write(f'error: {_unreachable(self._address, time.monotonic() - answered)}')
+      silent = time.monotonic() - min(answered, self._call_began)
+      if silent > self._deadline:
+        interruption.write(f'error: {_unreachable(self._address, silent)}')
         os._exit(EXIT_UNREACHABLE)

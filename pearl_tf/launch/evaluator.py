@@ -38,12 +38,13 @@ def evaluate(
   connection.check(server_address, builder, deadline_seconds)
   versions = weights.Weights(server_address, tables.AGENT, builder.agent.variables)
   with (
-    connection.Lifeline(server_address, deadline_seconds),
+    connection.Lifeline(server_address, deadline_seconds) as lifeline,
     Evaluator(builder, run_folder.RunFolder(root_dir)) as evaluator,
   ):
     waiting_since = time.monotonic()
     while True:
-      age = versions.fetch(_POLL_SECONDS)
+      with lifeline.call():
+        age = versions.fetch(_POLL_SECONDS)
       if age is not None and age.iteration != evaluator.iteration:
         evaluator.take(age)
         waiting_since = time.monotonic()

@@ -1,7 +1,11 @@
+import os
+import threading
+from unittest import mock
+
 from absl.testing import absltest
 
 from pearl_tf.experiment import builder as builder_lib
-from pearl_tf.experiment import config
+from pearl_tf.experiment import config, interruption
 from pearl_tf.experiment import experiment as experiment_lib
 from pearl_tf.launch import connection, group, start
 from pearl_tf.replay import packing, server, tables
@@ -41,6 +45,31 @@ class ConnectionTest(test_case.TestCase):
     address = f'localhost:{group.free_port()}'
     with self.assertRaisesRegex(TimeoutError, f'replay server at {address} has not answered'):
       connection.wait_for_server(address, 0.1)
+
+  def test_ends_in_a_call_that_is_not_answered_although_the_server_answers_others(self):
+    # A server that died while the link was down leaves a connection that only the caller knows of.
+    ended = threading.Event()
+    code = []
+
+    def end(number):
+      code.append(number)
+      ended.set()
+      raise SystemExit
+
+    with (
+      mock.patch.object(connection, '_answers', return_value=True),
+      mock.patch.object(connection, '_ATTEMPT_SECONDS', 0.01),
+      mock.patch.object(interruption, 'write') as write,
+      mock.patch.object(os, '_exit', end),
+      connection.Lifeline('robots:8000', 0.1) as lifeline,
+    ):
+      with lifeline.call():
+        pass
+      self.assertFalse(ended.wait(0.5))
+      with lifeline.call():
+        self.assertTrue(ended.wait(60))
+    self.assertEqual(code, [connection.EXIT_UNREACHABLE])
+    self.assertIn('replay server at robots:8000 has not answered for', write.call_args.args[0])
 
   def test_a_method_that_needs_one_process_says_so(self):
     path = small_run.ROOT / 'trainers' / 'configs' / 'baselines' / 'point_robot_promp.gin'
