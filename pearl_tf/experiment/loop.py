@@ -103,7 +103,7 @@ class Loop:
     if newest is None:
       return
     try:
-      self._progress = progress_lib.Progress(**checkpoints.progress(newest))
+      self._progress = progress_lib.read(newest)
       checkpoints.restore(newest, self._variables())
       self._process.restore(self._progress.process)
     except BaseException:

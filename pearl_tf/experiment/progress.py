@@ -1,8 +1,9 @@
 """How far a run has come."""
 
 import dataclasses
+import pathlib
 
-from pearl_tf.experiment import console
+from pearl_tf.experiment import checkpoints, console
 
 
 @dataclasses.dataclass
@@ -45,3 +46,19 @@ class Progress:
     default_factory=lambda: dict.fromkeys(console.PHASES, 0.0)
   )
   process: dict = dataclasses.field(default_factory=dict)
+
+
+def read(checkpoint: pathlib.Path) -> Progress:
+  """Returns the progress of a checkpoint.
+
+  Raises:
+    CheckpointError: if it cannot be read, or holds what this version does not know.
+  """
+  saved = checkpoints.progress(checkpoint)
+  unknown = sorted(saved.keys() - {field.name for field in dataclasses.fields(Progress)})
+  if unknown:
+    raise checkpoints.CheckpointError(
+      f'checkpoint {checkpoint} was written by another version of PEARL-TF, with {unknown} in its '
+      'progress: go on with that version, or train in another folder'
+    )
+  return Progress(**saved)

@@ -8,7 +8,7 @@ import tensorflow as tf
 from absl.testing import absltest, parameterized
 
 from pearl_tf.data import files
-from pearl_tf.experiment import checkpoints
+from pearl_tf.experiment import checkpoints, progress
 from pearl_tf.testing import test_case
 
 # Saves checkpoint 2 and is killed at one point of it.
@@ -172,6 +172,17 @@ class CheckpointsTest(test_case.TestCase):
     for variables in ({'net': Net(0.0, size=4)}, {'net': Net(0.0), 'more': Net(0.0)}, {}):
       with self.assertRaisesRegex(checkpoints.CheckpointError, 'of another experiment'):
         checkpoints.restore(saved, variables)
+
+  def test_progress_of_another_version_says_so(self):
+    known = progress.read(
+      self.saved.save(1, {'net': Net(1)}, {'iteration': 1, 'process': {'a': 2}})
+    )
+    self.assertEqual((known.iteration, known.env_steps, known.process), (1, 0, {'a': 2}))
+    path = self.saved.save(2, {'net': Net(1)}, {'iteration': 1, 'fresh_counts': [1]})
+    with self.assertRaisesRegex(
+      checkpoints.CheckpointError, r"latest-0+2 .* another version of .* \['fresh_counts'\]"
+    ):
+      progress.read(path)
 
   def test_a_part_may_be_restored_when_asked_for(self):
     saved = self.saved.save(1, {'net': Net(1.0), 'more': Net(2.0)}, {})
