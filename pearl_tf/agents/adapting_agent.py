@@ -20,7 +20,7 @@ PRE, POST = 'pre', 'post'
 
 @gin.configurable(denylist=['domain', 'train_step_counter', 'seed'])
 class AdaptingAgent(tf.Module):
-  """Meta-parameters and one inner step of policy gradient.
+  """Meta-parameters and one inner step of policy gradient; a method adds `train`, its outer step.
 
   Attributes:
     train_step_counter: gradient steps taken.
@@ -107,7 +107,7 @@ class AdaptingAgent(tf.Module):
     )
 
   def take(self, episodes: Mapping[str, Sequence[Sequence[types.Episode]]]) -> None:
-    """Takes the data that the next outer steps learn from.
+    """Takes the data that `train` learns from.
 
     Args:
       episodes: those before adaptation, `PRE`, and after it, `POST`; of each task in turn.
@@ -116,16 +116,6 @@ class AdaptingAgent(tf.Module):
     pre = self._make_stage(meta.numpy(), episodes[PRE])
     adapted = self._adapted(meta, pre).numpy()
     self._stages = (pre, self._make_stage(adapted, episodes[POST]))
-
-  def train(self) -> dict[str, float]:
-    """Takes one outer step; returns scalars for the log."""
-    scalars = self._train(*self._stages)
-    self.train_step_counter.assign_add(1)
-    return scalars
-
-  def _train(self, pre: meta_gradient.Stage, post: meta_gradient.Stage) -> dict[str, float]:
-    """Takes one outer step; returns scalars for the log."""
-    raise NotImplementedError(f'{type(self).__name__} must implement _train.')
 
   def _chunks(
     self, pre: meta_gradient.Stage, post: meta_gradient.Stage

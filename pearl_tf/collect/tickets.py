@@ -62,7 +62,7 @@ class TicketCollector:
 
   def __init__(
     self,
-    collector_fns: collector.Collector,
+    visits: collector.Collector,
     replay_writer: writer.ReplayWriter,
     dropping: tolerance.Tolerance,
     train_tasks: Sequence[types.Task],
@@ -72,13 +72,13 @@ class TicketCollector:
     """Connects the parts.
 
     Args:
-      collector_fns: visits tasks.
+      visits: collects from tasks.
       replay_writer: where it writes to.
       dropping: counts the episodes that are thrown away.
       train_tasks: what tickets count through.
       seed: the run's seed.
     """
-    self._collector = collector_fns
+    self._visits = visits
     self._writer = replay_writer
     self._tolerance = dropping
     self._tasks = train_tasks
@@ -100,9 +100,9 @@ class TicketCollector:
     try:
       if ticket.is_initial:
         seed = seeds.sequence(self._seed, seeds.Stream.INITIAL_POOL, ticket.number)
-        return self._collector.fill(tasks, seed=seed)
+        return self._visits.fill(tasks, seed=seed)
       seed = seeds.sequence(self._seed, seeds.Stream.COLLECT, ticket.number)
-      return self._collector.visit(tasks, seed=seed, number=ticket.number)
+      return self._visits.visit(tasks, seed=seed, number=ticket.number)
     finally:
       self._writer.flush()  # What is whole is kept, whatever happened to the rest.
       self._writer.count_dropped(self._tolerance.num_dropped - dropped_before)

@@ -6,6 +6,7 @@ the torso is observed, absolute x included. An episode has 200 steps by conventi
 whoever steps it.
 """
 
+import abc
 from typing import Any
 
 import mujoco
@@ -18,7 +19,7 @@ from pearl_tf.environments import mujoco_meta_env
 _CONTROL_COST = 0.05
 
 
-class HalfCheetah(mujoco_meta_env.MujocoMetaEnv, half_cheetah_v5.HalfCheetahEnv):
+class HalfCheetah(mujoco_meta_env.MujocoMetaEnv, half_cheetah_v5.HalfCheetahEnv, abc.ABC):
   """What both families share: the body, the observation and the cost of control.
 
   Observation `[20] float32`: `qpos[1:]` (8), `qvel` (9), xyz of the torso (3). Action `[6]` in +-1.
@@ -45,9 +46,9 @@ class HalfCheetah(mujoco_meta_env.MujocoMetaEnv, half_cheetah_v5.HalfCheetahEnv)
     reward = self._reward_forward(x_velocity) - _CONTROL_COST * float(np.dot(action, action))
     return self._get_obs(), reward, False, False, {'x_velocity': x_velocity}
 
+  @abc.abstractmethod
   def _reward_forward(self, x_velocity: float) -> float:
     """Returns what the task pays for a velocity in m/s; each of the two families says."""
-    raise NotImplementedError(f'{type(self).__name__} must implement _reward_forward.')
 
 
 class HalfCheetahDir(HalfCheetah):

@@ -201,7 +201,7 @@ class MetaEnv(gymnasium.Env):
     return None
 
   def sample_parameters(self, num_tasks: int, random_state: np.random.RandomState) -> np.ndarray:
-    """Draws the parameters of a task list; each family implements it.
+    """Draws the parameters of a task list; needed where `sample_tasks` is not overridden.
 
     Args:
       num_tasks: How many tasks, at least 1.

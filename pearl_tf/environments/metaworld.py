@@ -9,6 +9,7 @@ Public API, beside that of `meta_env.MetaEnv`: `MetaWorld.sample_task_split(num_
 seed)`, as the benchmark brings test tasks of its own, and `MetaWorld.simulation`.
 """
 
+import abc
 import difflib
 import functools
 import pickle
@@ -44,7 +45,7 @@ _OBSERVATION_SIZE = 39
 _ACTION_SIZE = 4
 
 
-class MetaWorld(meta_env.MetaEnv):
+class MetaWorld(meta_env.MetaEnv, abc.ABC):
   """What the three families share.
 
   Observation `[39] float32`: hand and object now (18), at the previous step (18), and three zeros,
@@ -86,17 +87,17 @@ class MetaWorld(meta_env.MetaEnv):
     """A goal of the family's first environment."""
     return _default_parameters(self._train_names()[0])
 
+  @abc.abstractmethod
   def _train_names(self) -> tuple[str, ...]:
     """Returns the names of the environments trained on."""
-    raise NotImplementedError(f'{type(self).__name__} must implement _train_names.')
 
+  @abc.abstractmethod
   def _test_names(self) -> tuple[str, ...]:
     """Returns the names of the environments tested on."""
-    raise NotImplementedError(f'{type(self).__name__} must implement _test_names.')
 
+  @abc.abstractmethod
   def _make_benchmark(self, seed: int) -> metaworld.Benchmark:
     """Returns the benchmark, with goals drawn from a seed."""
-    raise NotImplementedError(f'{type(self).__name__} must implement _make_benchmark.')
 
   def sample_tasks(self, num_tasks: int, seed: int) -> list[types.Task]:
     """Takes training tasks of the benchmark, see `sample_task_split`.

@@ -5,6 +5,7 @@ their reset distribution: the same reward for all tasks, but masses, inertias, j
 friction of each task's own. An episode has 200 steps by convention, applied by whoever steps it.
 """
 
+import abc
 import math
 from typing import Any
 
@@ -35,7 +36,7 @@ _TIMESTEP = 0.004
 
 
 @gin.configurable
-class RandParams(mujoco_meta_env.MujocoMetaEnv):
+class RandParams(mujoco_meta_env.MujocoMetaEnv, abc.ABC):
   """What both families share: tasks that multiply fields of the model, and the reward.
 
   Reward: velocity + 1 - 1e-3 * sum(action^2), the 1 on the terminating step too. A step lasts 0.016
@@ -150,9 +151,9 @@ class RandParams(mujoco_meta_env.MujocoMetaEnv):
     reward = x_velocity + 1.0 - 1e-3 * float(np.dot(action, action))
     return self._get_obs(), reward, not self._is_upright(), False, {'x_velocity': x_velocity}
 
+  @abc.abstractmethod
   def _is_upright(self) -> bool:
     """Returns whether the episode goes on; each of the two robots says."""
-    raise NotImplementedError(f'{type(self).__name__} must implement _is_upright.')
 
 
 class Walker2dRandParams(RandParams, walker2d_v5.Walker2dEnv):

@@ -34,7 +34,7 @@ class RemoteActor(actor.BelievingActor):
     """Asks for the model's version and its prior.
 
     Args:
-      connection: its deadlines must suffice for a batch of all sessions.
+      connection: its deadlines must suffice for a batch of all trials.
       deterministic: act by the mean action (meta-test) instead of sampling.
     """
     self._connection = connection
@@ -45,7 +45,7 @@ class RemoteActor(actor.BelievingActor):
     self._draw = tf.function(_draw_latents, reduce_retracing=True)
 
   def prior(self) -> types.Posterior:
-    """Returns the belief before any evidence, `[L]`."""
+    """Returns the belief before any evidence, `[Z]`."""
     return types.Posterior(self._prior.mean, self._prior.variance)
 
   def act(
@@ -56,7 +56,7 @@ class RemoteActor(actor.BelievingActor):
     state: types.PolicyState,
     seed: np.ndarray,
   ) -> tuple[np.ndarray, types.PolicyState]:
-    """Chooses one action per session, on a latent that is drawn anew at its first step."""
+    """Chooses one action per trial, on a latent that is drawn anew at its first step."""
     del reward
     latent, is_first = state.latent, np.asarray(step_type) == 0
     if is_first.any():
@@ -73,7 +73,7 @@ class RemoteActor(actor.BelievingActor):
     return outputs['action'], state._replace(latent=latent)
 
   def infer(self, contexts: Sequence[types.Episode]) -> types.Posterior:
-    """Infers one belief per context, `[K, L]`."""
+    """Infers one belief per context, `[K, Z]`."""
     found = self._encode([self._rows(context) for context in contexts])
     return types.Posterior(
       np.stack([belief.mean for belief in found]), np.stack([belief.variance for belief in found])
@@ -91,5 +91,5 @@ class RemoteActor(actor.BelievingActor):
 
 
 def _draw_latents(belief: types.Posterior, seed: tf.Tensor) -> tf.Tensor:
-  """Draws `[B, L]` as the library's policy does: with the first half of the step's seed."""
+  """Draws `[B, Z]` as the library's policy does: with the first half of the step's seed."""
   return posterior.sample(belief, seed=tf.random.split(seed, 2)[0])

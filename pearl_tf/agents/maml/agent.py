@@ -80,7 +80,9 @@ class MAMLAgent(adapting_agent.AdaptingAgent):
       self.policy, parameters, vector, pre, post, step_size=self._step_size
     )
 
-  def _train(self, pre, post):
+  def train(self) -> dict[str, float]:
+    """Takes one outer step; returns scalars for the log."""
+    pre, post = self._stages
     # Vectors in float64: a quarter of the last digits is lost in ten iterations of float32.
     start = self.parameters.numpy().astype(np.float64)
 
@@ -106,6 +108,7 @@ class MAMLAgent(adapting_agent.AdaptingAgent):
       max_tries=self._max_tries,
     )
     self.parameters.assign(step.parameters.astype(np.float32))
+    self.train_step_counter.assign_add(1)
     log_std = self.policy(self.parameters, pre.observation[0, :1]).log_std
     return {
       'loss/surrogate': step.loss,

@@ -72,11 +72,14 @@ class ProMPAgent(adapting_agent.AdaptingAgent):
     sums = {name: tf.reduce_sum(values) for name, values in scalars.items()}
     return tape.gradient(loss, parameters), sums
 
-  def _train(self, pre, post):
+  def train(self) -> dict[str, float]:
+    """Takes one outer step; returns scalars for the log."""
+    pre, post = self._stages
     number = len(pre.mask)
     parts = [self._gradient(*chunk) for chunk in self._chunks(pre, post)]
     gradient = tf.add_n([part for part, _ in parts]) / number
     self._optimizer.apply_gradients([(gradient, self.parameters)])
+    self.train_step_counter.assign_add(1)
     return {
       name: float(np.sum([float(sums[name]) for _, sums in parts])) / number for name in parts[0][1]
     }
