@@ -12,7 +12,7 @@ import sys
 
 from absl import app, flags
 
-from pearl_tf.programs import program, role_flags
+from pearl_tf.programs import program, run_flags
 
 
 def define_flags() -> None:
@@ -22,14 +22,14 @@ def define_flags() -> None:
     '0',
     "Number of this actor, another one for each; or a name that ends in it, such as a pod's.",
   )
-  role_flags.define_experiment()
-  role_flags.define_server()
+  run_flags.define_experiment()
+  run_flags.define_server()
 
 
 def main(argv: list[str]) -> None:
   """Collects; exits with 130 or 143 when Ctrl-C or SIGTERM asked to stop."""
   options = flags.FLAGS
-  role_flags.check(argv, options, needs_gin=False)
+  run_flags.check(argv, options, needs_gin=False)
   number = re.search(r'\d+$', options.actor)
   if number is None:
     raise app.UsageError(f'--actor must end in a number, got {options.actor!r}')
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
   if not actor.act(
     options.server,
     int(number[0]),
-    role_flags.load(options) if options.gin_file else None,
+    run_flags.load(options) if options.gin_file else None,
     deadline_seconds=options.deadline,
   ):
     sys.exit(interruption.exit_code())

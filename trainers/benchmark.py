@@ -13,9 +13,10 @@ import pathlib
 import sys
 
 import rich.console
-from absl import app, flags
+from absl import flags
 
-from pearl_tf.programs import program
+from pearl_tf.programs import program, run_flags
+from pearl_tf.programs import records as records_lib
 
 _CONFIG = pathlib.Path(__file__).parent / 'configs' / 'cheetah_vel.gin'
 _WIDTH = 130
@@ -23,21 +24,7 @@ _WIDTH = 130
 
 def define_flags() -> None:
   """Defines the options; not on import, so that tests may import several programs at once."""
-  flags.DEFINE_multi_string(
-    'gin_file', [str(_CONFIG)], 'Configuration of the experiment to measure. Repeatable.'
-  )
-  flags.DEFINE_multi_string(
-    'gin_bindings',
-    [],
-    'One more binding, for example \'PearlAgent.compute_type = "bfloat16"\'. Repeatable.',
-  )
-  flags.DEFINE_integer(
-    'seed',
-    0,
-    'Seeds tasks, environments, networks and sampling.',
-    lower_bound=0,
-    upper_bound=2**31 - 1,
-  )
+  run_flags.define_experiment(str(_CONFIG))
   flags.DEFINE_float(
     'seconds', 20.0, 'How long each timed part takes turns, at least.', lower_bound=0.001
   )
@@ -53,24 +40,20 @@ def define_flags() -> None:
   flags.DEFINE_integer(
     'num_environments', 8, 'Environments of the collection that is reported.', lower_bound=1
   )
-  flags.DEFINE_string('output', None, 'File for the JSON lines instead of standard output.')
+  records_lib.define_output()
 
 
 def main(argv: list[str]) -> None:
   """Measures and reports."""
   # Here, so that --help and wrong flags are answered without the wait for TensorFlow.
-  from pearl_tf.data import files
   from pearl_tf.experiment import builder as builder_lib
   from pearl_tf.experiment import config
-  from pearl_tf.experiment import experiment as experiment_lib
   from pearl_tf.experiment.benchmark import report, suite
 
   options = flags.FLAGS
-  if len(argv) > 1:
-    raise app.UsageError(f'unexpected arguments {argv[1:]}; every option starts with --')
-  if options.output is not None:
-    files.output_file(options.output, '--output')
-  experiment = experiment_lib.load(options.gin_file, options.gin_bindings, seed=options.seed)
+  run_flags.check(argv, options)
+  records_lib.check_output(options)
+  experiment = run_flags.load(options)
   with config.as_config_error():
     builder = builder_lib.Builder(experiment)
   records = suite.run(
@@ -84,12 +67,7 @@ def main(argv: list[str]) -> None:
   # A file or a pipe has no width of its own; rich would take 80 columns.
   width = None if sys.stdout.isatty() else _WIDTH
   rich.console.Console(width=width).print(report.format_table(records))
-  lines = report.json_lines(records)
-  if options.output is None:
-    print(lines, end='')
-  else:
-    files.write_text(pathlib.Path(options.output), lines)
-    print(f'written to {options.output}')
+  records_lib.write(records, options)
 
 
 def run() -> None:

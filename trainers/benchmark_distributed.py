@@ -10,13 +10,13 @@ feeding, how long weights take, and env steps per second with 1, 2 and 4 actors.
 they would on hosts of their own. The load at the start is part of the report.
 """
 
-import json
 import pathlib
 import sys
 
 from absl import app, flags
 
-from pearl_tf.programs import program, role_flags
+from pearl_tf.programs import program, run_flags
+from pearl_tf.programs import records as records_lib
 
 _CONFIG = pathlib.Path(__file__).parent / 'configs' / 'cheetah_vel.gin'
 # One episode of each task is pool enough.
@@ -26,19 +26,19 @@ _SLOW = ("registry.make.name = 'pearl_tf.launch.slow_simulator:SlowPointRobot'",
 
 def define_flags() -> None:
   """Defines the options; not on import, so that tests may import several programs at once."""
-  role_flags.define_experiment()
+  run_flags.define_experiment()
   flags.DEFINE_multi_integer('num_actors', [1, 2, 4], 'Numbers of actors. Repeatable.', 1)
   flags.DEFINE_float('seconds', 20.0, 'How long each part takes, about.', lower_bound=0.1)
   flags.DEFINE_float(
     'slow_simulator_seconds', None, 'How long every step of a point robot sleeps.', 0.0
   )
-  flags.DEFINE_string('output', None, 'File for the JSON lines instead of standard output.')
+  records_lib.define_output()
 
 
 def main(argv: list[str]) -> None:
   """Measures and reports."""
   options = flags.FLAGS
-  role_flags.check(argv, options, needs_gin=False)
+  run_flags.check(argv, options, needs_gin=False)
   if options.slow_simulator_seconds is None:
     options.gin_file = options.gin_file or [str(_CONFIG)]
   elif options.gin_file:
@@ -48,11 +48,9 @@ def main(argv: list[str]) -> None:
     slow = f'registry.make.seconds_per_step = {options.slow_simulator_seconds}'
     options.gin_bindings = [*_SLOW, slow, *options.gin_bindings]
   options.gin_bindings = [_SHORT, *options.gin_bindings]
-  from pearl_tf.data import files
+  records_lib.check_output(options)
   from pearl_tf.launch import benchmark, group, start
 
-  if options.output is not None:
-    files.output_file(options.output, '--output')
   experiment = [f'--gin_file={path}' for path in options.gin_file]
   experiment += [f'--gin_bindings={binding}' for binding in options.gin_bindings]
 
@@ -71,19 +69,14 @@ def main(argv: list[str]) -> None:
     ]
 
   records = benchmark.run(
-    start.build(role_flags.load(options)),
+    start.build(run_flags.load(options)),
     roles,
     actors=options.num_actors,
     seconds=options.seconds,
     announce=lambda text: print(text, file=sys.stderr, flush=True),
   )
   print('\n'.join(benchmark.lines(records)))
-  text = ''.join(json.dumps(record) + '\n' for record in records)
-  if options.output is None:
-    print(text, end='')
-  else:
-    files.write_text(pathlib.Path(options.output), text)
-    print(f'written to {options.output}')
+  records_lib.write(records, options)
 
 
 def run() -> None:

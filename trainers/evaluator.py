@@ -10,24 +10,24 @@ itself when the last version of the run is evaluated.
 
 from absl import flags
 
-from pearl_tf.programs import program, role_flags
+from pearl_tf.programs import program, run_flags
 
 
 def define_flags() -> None:
   """Defines the options; not on import, so that tests may import several programs at once."""
   flags.DEFINE_string('root_dir', None, "The learner's run folder.", required=True)
-  role_flags.define_experiment()
-  role_flags.define_server()
+  run_flags.define_experiment()
+  run_flags.define_server()
 
 
 def main(argv: list[str]) -> None:
   """Evaluates until the run is over."""
   options = flags.FLAGS
-  role_flags.check(argv, options)
+  run_flags.check(argv, options)
   from pearl_tf.launch import evaluator
 
   evaluator.evaluate(
-    role_flags.load(options), options.root_dir, options.server, deadline_seconds=options.deadline
+    run_flags.load(options), options.root_dir, options.server, deadline_seconds=options.deadline
   )
 
 

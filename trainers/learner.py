@@ -11,25 +11,25 @@ import sys
 
 from absl import flags
 
-from pearl_tf.programs import program, role_flags
+from pearl_tf.programs import program, run_flags
 
 
 def define_flags() -> None:
   """Defines the options; not on import, so that tests may import several programs at once."""
   flags.DEFINE_string('root_dir', None, 'Run folder; made if it does not exist.', required=True)
-  role_flags.define_experiment()
-  role_flags.define_server()
+  run_flags.define_experiment()
+  run_flags.define_server()
 
 
 def main(argv: list[str]) -> None:
   """Learns; exits with 130 or 143 when Ctrl-C or SIGTERM asked to stop."""
   options = flags.FLAGS
-  role_flags.check(argv, options)
+  run_flags.check(argv, options)
   from pearl_tf.experiment import interruption
   from pearl_tf.launch import learner
 
   if not learner.learn(
-    role_flags.load(options), options.root_dir, options.server, deadline_seconds=options.deadline
+    run_flags.load(options), options.root_dir, options.server, deadline_seconds=options.deadline
   ):
     sys.exit(interruption.exit_code())
 

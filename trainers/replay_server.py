@@ -11,23 +11,23 @@ import sys
 
 from absl import flags
 
-from pearl_tf.programs import program, role_flags
+from pearl_tf.programs import program, run_flags
 
 
 def define_flags() -> None:
   """Defines the options; not on import, so that tests may import several programs at once."""
-  role_flags.define_experiment()
+  run_flags.define_experiment()
   flags.DEFINE_integer('port', 8000, 'TCP port.', lower_bound=1, upper_bound=65535)
 
 
 def main(argv: list[str]) -> None:
   """Serves until a signal ends it."""
   options = flags.FLAGS
-  role_flags.check(argv, options)
+  run_flags.check(argv, options)
   from pearl_tf.experiment import interruption
   from pearl_tf.launch import replay_server
 
-  replay_server.serve(role_flags.load(options), options.port)
+  replay_server.serve(run_flags.load(options), options.port)
   sys.exit(interruption.exit_code())
 
 

@@ -1,4 +1,4 @@
-r"""Meta-trains PEARL on a family of tasks.
+r"""Meta-trains PEARL, or a baseline, on a family of tasks.
 
   python -m trainers.train --root_dir=runs/cheetah-vel \
     --gin_file=trainers/configs/cheetah_vel.gin --seed=0
@@ -12,38 +12,21 @@ cut.
 import shlex
 import sys
 
-from absl import app, flags
+from absl import flags
 
-from pearl_tf.programs import program
+from pearl_tf.programs import program, run_flags
 
 
 def define_flags() -> None:
   """Defines the options; not on import, so that tests may import several programs at once."""
   flags.DEFINE_string('root_dir', None, 'Run folder; made if it does not exist.', required=True)
-  flags.DEFINE_multi_string(
-    'gin_file',
-    [],
-    'Configuration, a path, or the name of a shipped file such as cheetah_vel.gin. Repeatable.',
-  )
-  flags.DEFINE_multi_string(
-    'gin_bindings', [], "One more binding, for example 'Training.num_iterations = 10'. Repeatable."
-  )
-  flags.DEFINE_integer(
-    'seed',
-    0,
-    'Seeds tasks, environments, networks and sampling.',
-    lower_bound=0,
-    upper_bound=2**31 - 1,
-  )
+  run_flags.define_experiment()
 
 
 def main(argv: list[str]) -> None:
   """Trains; exits with 130 or 143 when Ctrl-C or SIGTERM asked to stop."""
   options = flags.FLAGS
-  if len(argv) > 1:
-    raise app.UsageError(f'unexpected arguments {argv[1:]}; every option starts with --')
-  if not options.gin_file:
-    raise app.UsageError('--gin_file is missing, for example --gin_file=cheetah_vel.gin')
+  run_flags.check(argv, options)
   # Not above: --help and wrong flags are answered at once, without loading TensorFlow.
   from pearl_tf.experiment import interruption, local_loop
 

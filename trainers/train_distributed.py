@@ -15,7 +15,7 @@ import sys
 
 from absl import flags
 
-from pearl_tf.programs import program, role_flags
+from pearl_tf.programs import program, run_flags
 
 
 def define_flags() -> None:
@@ -25,19 +25,19 @@ def define_flags() -> None:
   flags.DEFINE_integer(
     'port', None, 'TCP port of the replay server; by default a free one.', 1, 65535
   )
-  role_flags.define_experiment()
-  role_flags.define_deadline()
+  run_flags.define_experiment()
+  run_flags.define_deadline()
 
 
 def main(argv: list[str]) -> None:
   """Trains; exits with 0 when everything is done, or saved after a signal."""
   options = flags.FLAGS
-  role_flags.check(argv, options)
+  run_flags.check(argv, options)
   from pearl_tf.experiment import interruption
   from pearl_tf.launch import group, group_line, start
 
   # Before anything is started or written.
-  start.build(role_flags.load(options))
+  start.build(run_flags.load(options))
   root = pathlib.Path(options.root_dir)
   port = options.port or group.free_port()
   with group_line.GroupLine(root) as line, interruption.Interruption() as stop:

@@ -16,6 +16,7 @@ from pearl_tf import proxies
 from pearl_tf.experiment import interruption
 from pearl_tf.programs import output
 
+_OWN_PACKAGES = ('pearl_tf.', 'trainers.', 'serving.')
 EXIT_ERROR = 1
 EXIT_USAGE = 2
 # Waited in vain for another process or host: whoever started this one should start it again.
@@ -38,12 +39,20 @@ def run(main: Callable[[list[str]], None], *, verbosity: int = logging.WARNING) 
   interruption.end_on_signals()
   proxies.spare_local_traffic()
   quieten()
+  started = sys.modules['__main__']
+  started.__doc__ = started.__doc__ or sys.modules[main.__module__].__doc__  # --help begins with it.
   app.run(
     lambda argv: _guarded(main, argv), flags_parser=lambda argv: _parse_flags(argv, verbosity)
   )
 
 
 def _parse_flags(argv: list[str], verbosity: int) -> list[str]:
+  # --help shows the flags of the main module: not those that programs share, and of a console
+  # script none.
+  for module, defined in flags.FLAGS.flags_by_module_dict().items():
+    if module.startswith(_OWN_PACKAGES):
+      for flag in defined:
+        flags.FLAGS.register_key_flag_for_module(argv[0], flag)
   try:
     remaining = flags.FLAGS(argv)
     if not flags.FLAGS['verbosity'].present:

@@ -181,8 +181,7 @@ class SuiteTest(test_case.TestCase):
     self._check_report(records)
 
   def _check_report(self, records):
-    lines = report.json_lines(records).splitlines()
-    self.assertEqual([json.loads(line) for line in lines], records)
+    self.assertEqual(json.loads(json.dumps(records, allow_nan=False)), records)
     shown = console.Console(width=160, record=True, file=io.StringIO())
     shown.print(report.format_table(records))
     text = shown.export_text()

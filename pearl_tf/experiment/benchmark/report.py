@@ -1,17 +1,11 @@
-"""The records of a benchmark as a table for people and as JSON lines for programs."""
+"""The records of a benchmark as a table for people."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from rich import box, table
 
 Record = dict[str, Any]
-
-
-def json_lines(records: Sequence[Record]) -> str:
-  """Returns one JSON object per line, in the order of the records."""
-  return ''.join(json.dumps(record, allow_nan=False) + '\n' for record in records)
 
 
 def format_table(records: Sequence[Record]) -> table.Table:

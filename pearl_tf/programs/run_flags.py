@@ -1,4 +1,4 @@
-"""The flags that the processes of a distributed run have in common."""
+"""The flags of programs that build an experiment, and of the processes of a distributed run."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _SERVER = 'localhost:8000'
 MAX_SEED = 2**31 - 1
 
 
-def define_experiment() -> None:
+def define_experiment(*default_files: str) -> None:
   """Defines --gin_file, --gin_bindings and --seed."""
   flags.DEFINE_multi_string(
     'gin_file',
-    [],
+    list(default_files),
     'Configuration, a path, or the name of a shipped file such as cheetah_vel.gin. Repeatable.',
   )
   flags.DEFINE_multi_string(
