@@ -40,7 +40,9 @@ def run(main: Callable[[list[str]], None], *, verbosity: int = logging.WARNING) 
   proxies.spare_local_traffic()
   quieten()
   started = sys.modules['__main__']
-  started.__doc__ = started.__doc__ or sys.modules[main.__module__].__doc__  # --help begins with it.
+  started.__doc__ = (
+    started.__doc__ or sys.modules[main.__module__].__doc__
+  )  # --help begins with it.
   app.run(
     lambda argv: _guarded(main, argv), flags_parser=lambda argv: _parse_flags(argv, verbosity)
   )

@@ -41,7 +41,9 @@ class InstalledTest(test_case.TestCase):
     self.assertContainsSubset({'pearl-train', 'pearl-evaluate', 'pearl-serve'}, scripts)
     for script in scripts:
       shown = run(str(target / 'bin' / script), '--help', cwd=elsewhere, env=environment)
-      self.assertRegex(shown, r'(?ms)\A[A-Z].*python -m .*^  --[\w\[\]]+: ', script)  # What, how, flags.
+      self.assertRegex(
+        shown, r'(?ms)\A[A-Z].*python -m .*^  --[\w\[\]]+: ', script
+      )  # What, how, flags.
     for package in ('pearl_tf', 'trainers', 'serving'):
       self.assertTrue((target / package / 'py.typed').is_file())
     bindings = [f'--gin_bindings={binding}' for binding in small_run.SMALL]
