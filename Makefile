@@ -72,9 +72,16 @@ PYTEST := folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; TMPDIR=$$folder \
   TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 OMP_NUM_THREADS=1 MALLOC_ARENA_MAX=2 \
   $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
 QUICK := collect data environments inference networks policies replay style
+# Whatever a test process has compiled it keeps: in two halves, one after the other, they need half
+# the memory. The longest files begin, so that no worker is left alone with one.
+LONG := launch/distributed_test.py experiment/resume_test.py
+FIRST := $(LONG) launch experiment agents
+SECOND := $(filter-out $(FIRST), $(patsubst tests/%/,%,$(wildcard tests/*/)))
+TESTS = ($(PYTEST) --no-loadscope-reorder $(addprefix tests/,$(1)))
 
 test: lint
-	@$(PYTEST) $(ARGS)
+	@$(if $(ARGS),$(PYTEST) $(ARGS),failed=0; $(call TESTS,$(FIRST)) || failed=1; \
+	  $(call TESTS,$(SECOND)) || failed=1; exit $$failed)
 
 check: lint
 	@$(PYTEST) $(addprefix tests/,$(QUICK)) -k 'not metaworld' $(ARGS)

@@ -79,7 +79,7 @@ class TrainTest(test_case.TestCase):
       result = train(flag)
       self.assertEqual(result.returncode, 0, result.stderr)
       self.assertEqual(result.stderr, '')
-      self.assertStartsWith(result.stdout, 'Meta-trains PEARL on a family of tasks.\n')
+      self.assertStartsWith(result.stdout, 'Meta-trains PEARL, or a baseline, on a family of')
       self.assertIn('python -m trainers.train --root_dir=runs/cheetah-vel', result.stdout)
       for name in ('--root_dir', '--gin_file', '--gin_bindings', '--seed'):
         self.assertIn(name, result.stdout)
