@@ -129,8 +129,8 @@ class AgentBuilder(Protocol):
 
   Attributes:
     name: of the method, for people.
-    not_served: why its agents cannot be exported, for people; '' if an agent has the networks
-      `encoder` and `actor` that `pearl_tf.export` serves.
+    not_served: why its agents cannot be exported, for people; '' if an agent has what
+      `pearl_tf.export` serves: the networks `encoder` and `actor`, or a recurrent `network`.
     not_distributed: why its data cannot be collected by other processes, for people; '' if the
       builder is a `DistributedBuilder`, too.
   """

@@ -132,6 +132,6 @@ def restore(folder: run_folder.RunFolder, builder: builder_lib.Builder) -> dict[
 def _parts(builder: builder_lib.Builder) -> dict[str, tf.Module]:
   """Returns what acts and adapts; of a method without an encoder that is all of the agent."""
   agent = builder.agent
-  if builder.method.not_served:
-    return {'agent': agent}
-  return {'encoder': agent.encoder, 'actor': agent.actor}
+  if hasattr(agent, 'encoder'):
+    return {'encoder': agent.encoder, 'actor': agent.actor}
+  return {'agent': agent}

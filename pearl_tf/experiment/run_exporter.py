@@ -7,7 +7,7 @@ import gymnasium
 from pearl_tf.environments import meta_env
 from pearl_tf.experiment import builder as builder_lib
 from pearl_tf.experiment import config
-from pearl_tf.export import exporter, manifest
+from pearl_tf.export import exporter, manifest, state_exporter
 
 
 class RunExporter:
@@ -38,6 +38,13 @@ class RunExporter:
       )
     agent = builder.agent
     self._builder = builder
+    if not hasattr(agent, 'encoder'):
+      if with_policy_saver:
+        raise config.ConfigError(f'an agent of {builder.method.name} has no policy for TF-Agents')
+      self._exporter = state_exporter.StateExporter(
+        builder.domain, directory, network=agent.network, keep=keep
+      )
+      return
     self._exporter = exporter.Exporter(
       builder.domain,
       directory,

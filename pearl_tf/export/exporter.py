@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from tf_agents.policies import tf_policy
 
-from pearl_tf.data import files, specs
+from pearl_tf.data import specs
 from pearl_tf.export import endpoint as endpoint_lib
 from pearl_tf.export import (
   manifest,
@@ -118,12 +118,7 @@ class Exporter:
         policy_saver.save(self._policy, staged[policy_saver.FOLDER], train_step=self._train_step)
 
     version = self._versions.publish(write)
-    # After the first version, so that a server started on the file finds one.
-    for name, text in (
-      (server_config.MODELS_FILE, server_config.models_config()),
-      (server_config.BATCHING_FILE, server_config.batching_config()),
-    ):
-      files.write_text(self.directory / name, text)
+    server_config.write(self.directory, serving_module.SERVABLES)
     return version
 
   def _answer(self, servable: str, signature: str, inputs: warmup.Arrays) -> warmup.Arrays:

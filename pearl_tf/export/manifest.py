@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from pearl_tf import version as version_lib
+from pearl_tf.data import specs
 from pearl_tf.export import endpoint as endpoint_lib
 from pearl_tf.export import serving_module
 
@@ -66,26 +67,34 @@ def latent_tag(origin: Origin, variables: list[tf.Variable]) -> int:
 def contents(
   endpoint: endpoint_lib.Endpoint, servable: serving_module.Servable, origin: Origin
 ) -> dict[str, Any]:
-  """Returns the manifest of one servable as plain data."""
+  """Returns the manifest of one of PEARL's servables as plain data."""
+  return common(endpoint.domain, servable, origin) | {
+    'latent_size': endpoint.latent_size,
+    'context_size_per_transition': endpoint.context_features,
+    'uses_next_observation': endpoint.uses_next_observation,
+    'encoder': endpoint.kind,
+    'supports_update': endpoint.supports_update,
+    'latent_tag': int(endpoint.latent_tag.numpy()),
+  }
+
+
+def common(
+  domain: specs.DomainSpec, servable: serving_module.Servable, origin: Origin
+) -> dict[str, Any]:
+  """Returns what the manifest of every method's servable says, as plain data."""
   units = origin.units
   bounds = units and {'low': units.action_low, 'high': units.action_high}
   return {
     'pearl_tf': version_lib.__version__,
     'model': servable.name,
     'env_name': origin.environment,
-    'observation_size': endpoint.domain.observation_size,
-    'action_size': endpoint.domain.action_size,
-    'latent_size': endpoint.latent_size,
-    'context_size_per_transition': endpoint.context_features,
-    'uses_next_observation': endpoint.uses_next_observation,
+    'observation_size': domain.observation_size,
+    'action_size': domain.action_size,
     # Of the squashed action, which maps linearly to the bounds of the environment.
     'action_bounds': [-1.0, 1.0],
     'env_action_bounds': bounds,
     'env_action_names': units and units.action_names,
     'env_observation_names': units and units.observation_names,
-    'encoder': endpoint.kind,
-    'supports_update': endpoint.supports_update,
-    'latent_tag': int(endpoint.latent_tag.numpy()),
     'gin_config_sha256': hashlib.sha256(origin.gin_config.encode()).hexdigest(),
     'seed': origin.seed,
     'train_step': origin.train_step,
@@ -107,8 +116,8 @@ def write(directory: pathlib.Path, values: dict[str, Any]) -> None:
   path.write_text(json.dumps(values, indent=1) + '\n')
 
 
-def _describe(specs: dict[str, tf.TensorSpec]) -> dict[str, dict[str, Any]]:
+def _describe(tensors: dict[str, tf.TensorSpec]) -> dict[str, dict[str, Any]]:
   return {
     name: {'dtype': spec.dtype.name, 'shape': spec.shape.as_list()}
-    for name, spec in sorted(specs.items())
+    for name, spec in sorted(tensors.items())
   }

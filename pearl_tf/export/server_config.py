@@ -4,7 +4,10 @@ Base paths are relative, so that an export may be copied anywhere: `serving.serv
 the folder of the file, a stock server wants them made absolute (docs/serving.md).
 """
 
-from pearl_tf.export import serving_module
+import pathlib
+from collections.abc import Iterable
+
+from pearl_tf.data import files
 
 MODELS_FILE = 'models.config'
 BATCHING_FILE = 'batching.config'
@@ -13,8 +16,19 @@ MAX_BATCH_SIZE = 64
 NUM_SERVED_VERSIONS = 2
 
 
-def models_config() -> str:
-  """Returns a `ModelServerConfig` with every servable of an export."""
+def write(directory: pathlib.Path, names: Iterable[str]) -> None:
+  """Writes both files: after a first version, so that a server started on them finds one.
+
+  Args:
+    directory: the export directory.
+    names: of the servables in it.
+  """
+  files.write_text(directory / MODELS_FILE, models_config(names))
+  files.write_text(directory / BATCHING_FILE, batching_config())
+
+
+def models_config(names: Iterable[str]) -> str:
+  """Returns a `ModelServerConfig` with some servables of an export."""
   models = [
     f"""  config {{
     name: "{name}"
@@ -23,7 +37,7 @@ def models_config() -> str:
     model_version_policy {{ latest {{ num_versions: {NUM_SERVED_VERSIONS} }} }}
   }}
 """
-    for name in serving_module.SERVABLES
+    for name in names
   ]
   return f'model_config_list {{\n{"".join(models)}}}\n'
 

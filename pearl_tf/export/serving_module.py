@@ -91,7 +91,7 @@ def servables(endpoint: endpoint_lib.Endpoint) -> dict[str, Servable]:
   """Traces every signature once and returns the three servables over the same variables."""
   specs = input_specs(endpoint)
   traced = {
-    signature: _trace(getattr(endpoint, signature), [specs[name] for name in names])
+    signature: trace(getattr(endpoint, signature), [specs[name] for name in names])
     for signature, names in INPUTS.items()
   }
   variables = {
@@ -106,10 +106,15 @@ def servables(endpoint: endpoint_lib.Endpoint) -> dict[str, Servable]:
   return result
 
 
-def _trace(
+def trace(
   compute: Callable[..., endpoint_lib.Tensors], specs: list[tf.TensorSpec]
 ) -> tf.types.experimental.ConcreteFunction:
-  """Returns a concrete function that refuses inputs of other shapes, then computes."""
+  """Returns a concrete function that refuses inputs of other shapes, then computes.
+
+  Args:
+    compute: takes tensors and returns tensors by name.
+    specs: of its arguments, in order, named.
+  """
 
   # Never compiled by XLA: a stock TensorFlow Serving refuses to run that. AutoGraph would find
   # nothing to convert, and take many times as long as all the rest.

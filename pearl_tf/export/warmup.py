@@ -24,19 +24,19 @@ def write(
   directory: pathlib.Path,
   servable: serving_module.Servable,
   *,
-  latent_tag: int,
-  supports_update: bool,
   answer: Callable[[str, Arrays], Arrays],
+  latent_tag: int = 0,
+  supports_update: bool = True,
 ) -> None:
   """Writes the records of a servable into its version directory.
 
   Args:
     directory: the version directory.
     servable: what is saved there; all its signatures but the unsupported get records.
-    latent_tag: of this export, so that the records run the same path as real calls.
-    supports_update: whether `update` answers at all.
     answer: returns what the agent answers to a call of a signature, as far as it is known
       otherwise than by the servable.
+    latent_tag: of this export, so that the records run the same path as real calls.
+    supports_update: whether `update` answers at all.
   """
   path = directory / FILE
   path.parent.mkdir(exist_ok=True)

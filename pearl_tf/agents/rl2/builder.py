@@ -17,9 +17,7 @@ class RL2Builder:
 
   name = 'RL2'
   not_distributed = builder.ON_POLICY
-  not_served = (
-    'its hidden state has to go from call to call, which no signature of the server takes'
-  )
+  not_served = ''
 
   def __init__(
     self,
