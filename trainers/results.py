@@ -96,7 +96,8 @@ def load(root: pathlib.Path) -> list[Result]:
     for path in sorted(about.parent.glob('seed*.jsonl')):
       lines = path.read_text().splitlines()
       seeds[int(path.stem.removeprefix('seed'))] = [json.loads(line) for line in lines]
-    results.append(Result(about.parent.name, json.loads(about.read_text()), seeds))
+    if seeds:
+      results.append(Result(about.parent.name, json.loads(about.read_text()), seeds))
   return sorted(results, key=lambda result: result.about['order'])
 
 

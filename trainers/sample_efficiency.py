@@ -45,7 +45,7 @@ def compare(root: pathlib.Path, *, draw: bool = False) -> dict[str, Any]:
       for path in sorted(folder.glob('seed*.jsonl'))
     ]
     for folder in sorted((root / 'data').iterdir())
-    if folder.is_dir()
+    if folder.is_dir() and any(folder.glob('seed*.jsonl'))
   }
   report = {}
   for domain in sorted(
@@ -77,8 +77,8 @@ def compare(root: pathlib.Path, *, draw: bool = False) -> dict[str, Any]:
 def table(report: dict[str, Any]) -> str:
   """Returns the comparison as a table of Markdown."""
   lines = [
-    '| domain | PEARL | baseline | level | baseline env steps | PEARL env steps | ratio | '
-    'still rising | seeds |',
+    '| domain | PEARL | baseline | level | baseline env steps (hours) | PEARL env steps (hours) | '
+    'ratio | still rising | seeds |',
     '| --- | --- | --- | --- | --- | --- | --- | --- | --- |',
   ]
   for domain, by_variant in report.items():
@@ -87,10 +87,10 @@ def table(report: dict[str, Any]) -> str:
         cells = (
           domain,
           variant,
-          method,
+          _METHODS[method],
           f'{row["level"]:.0f}',
-          _steps(row['baseline_env_steps']),
-          _steps(row['pearl_env_steps']),
+          _steps(row['baseline_env_steps'], row['baseline_hours']),
+          _steps(row['pearl_env_steps'], row['pearl_hours']),
           _ratio(row),
           'yes' if row['still_rising'] else 'no',
           f'{row["seeds"][0]} and {row["seeds"][1]}',
@@ -112,8 +112,8 @@ def with_table(page: str, report: dict[str, Any]) -> str:
   return f'{before}{begin}{table(report)}{end}{after}'
 
 
-def _steps(found: list[float] | None) -> str:
-  return 'not reached' if found is None else f'{found[1]:,.0f}'
+def _steps(found: list[float] | None, hours: float | None) -> str:
+  return 'not reached' if found is None else f'{found[1]:,.0f} ({hours:.2f})'
 
 
 def _ratio(row: dict[str, Any]) -> str:

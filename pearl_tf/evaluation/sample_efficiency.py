@@ -29,10 +29,12 @@ class Curve(NamedTuple):
   Attributes:
     env_steps: `[K]`.
     level: `[K]`, the mean of the last five evaluations; NaN where there are not yet five.
+    hours: `[K]`, wall clock.
   """
 
   env_steps: np.ndarray
   level: np.ndarray
+  hours: np.ndarray
 
 
 def curve(records: Sequence[Mapping[str, Any]]) -> Curve:
@@ -41,12 +43,12 @@ def curve(records: Sequence[Mapping[str, Any]]) -> Curve:
   Raises:
     ValueError: if there are fewer than five evaluations.
   """
-  rows = [(r['env_steps'], r[METRIC]) for r in records if r.get(METRIC) is not None]
+  rows = [(r['env_steps'], r[METRIC], r['hours']) for r in records if r.get(METRIC) is not None]
   if len(rows) < WINDOW:
     raise ValueError(f'{len(rows)} evaluations; a trailing mean needs {WINDOW}')
-  env_steps, returns = np.array(rows, np.float64).T
+  env_steps, returns, hours = np.array(rows, np.float64).T
   means = np.convolve(returns, np.full(WINDOW, 1 / WINDOW), mode='valid')
-  return Curve(env_steps, np.concatenate([np.full(WINDOW - 1, np.nan), means]))
+  return Curve(env_steps, np.concatenate([np.full(WINDOW - 1, np.nan), means]), hours)
 
 
 def first_at(one: Curve, level: float) -> tuple[float, float] | None:
@@ -83,6 +85,7 @@ def compare(baseline: Sequence[Curve], pearl: Sequence[Curve]) -> dict[str, Any]
     the level at which the baseline began.
     `baseline_env_steps`, `pearl_env_steps`: `[low, high]` over seeds and the spacing of
     evaluations; null where a seed never reached it.
+    `baseline_hours`, `pearl_hours`: of the slowest seed to there, wall clock; null likewise.
     `ratio`: of the highest means; null if unknown.
     `bound`: 'between' with `ratio_low` and `ratio_high`; '<' where PEARL has not reached the level.
     `pearl_level` and `ratio_at_least`: the same the other way round, for PEARL's last level, where
@@ -98,6 +101,8 @@ def compare(baseline: Sequence[Curve], pearl: Sequence[Curve]) -> dict[str, Any]
     'level': level,
     'baseline_env_steps': _over_seeds(baseline, level),
     'pearl_env_steps': _over_seeds(pearl, level),
+    'baseline_hours': _hours(baseline, level),
+    'pearl_hours': _hours(pearl, level),
     'ratio': None,
     'ratio_low': None,
     'ratio_high': None,
@@ -134,6 +139,13 @@ def _over_seeds(curves: Sequence[Curve], level: float) -> list[float] | None:
   if None in found:
     return None
   return [min(low for low, _ in found), max(high for _, high in found)]
+
+
+def _hours(curves: Sequence[Curve], level: float) -> float | None:
+  reached = [np.flatnonzero(one.level >= level) for one in curves]
+  if not all(map(len, reached)):
+    return None
+  return max(float(one.hours[found[0]]) for one, found in zip(curves, reached, strict=True))
 
 
 def figure(

@@ -11,7 +11,6 @@ from pearl_tf.agents.rl2 import actor as rl2_actor
 from pearl_tf.agents.rl2 import agent as rl2_agent
 from pearl_tf.export import manifest, row_status, state_exporter
 from pearl_tf.testing import exported_model, test_case
-from serving import verify_export
 
 
 class StateExporterTest(test_case.TestCase):
@@ -74,9 +73,7 @@ class StateExporterTest(test_case.TestCase):
     self.assertAllEqual(np.isnan(bad['action'][1]), [True, True])
     self.assertAllEqual(bad['state'][1], inputs['state'][1])
 
-  def test_is_fit_to_be_served(self):
-    for check in verify_export.verify(self.version):
-      self.assertEqual(check.problems, [], check.name)
+  def test_manifest_and_configuration(self):
     told = json.loads((self.version / manifest.FILE).read_text())
     self.assertEqual(told['state_size'], self.exporter.state_size)
     self.assertEqual(told['signatures']['act']['inputs']['state']['shape'], [None, 131])

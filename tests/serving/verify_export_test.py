@@ -7,6 +7,8 @@ from absl import app
 from absl.testing import absltest, parameterized
 from tensorflow_serving.apis import prediction_log_pb2
 
+from pearl_tf.export import state_exporter
+from pearl_tf.networks import recurrent_actor_critic
 from pearl_tf.testing import exported_model, test_case
 from serving import verify_export
 from tests.serving.support import in_process
@@ -203,6 +205,15 @@ class AgentTest(test_case.TestCase):
     # The parts of one are as good as those of another.
     for version_dir in versions if encoder == 'gaussian' else versions[:1]:
       self.assertEqual(problems_of(version_dir), {})
+
+  def test_export_of_a_recurrent_policy_is_verified(self):
+    network = recurrent_actor_critic.RecurrentActorCritic(2, 2, seed=0)
+    folder = self.temp_dir()
+    state_exporter.StateExporter(exported_model.DOMAIN, folder, network=network).export(
+      exported_model.origin()
+    )
+    (version_dir,) = verify_export.version_dirs(folder)
+    self.assertEqual(problems_of(version_dir), {})
 
   def test_reloaded_files_are_held_against_the_agent(self):
     first = exported_model.export_small(self.temp_dir(), seed=1) / 'pearl' / '1'

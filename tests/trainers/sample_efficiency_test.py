@@ -11,7 +11,7 @@ from trainers import sample_efficiency as program
 
 def lines(env_steps, returns):
   return [
-    {'env_steps': int(steps), 'hours': 0.0, 'test/final_return': float(value)}
+    {'env_steps': int(steps), 'hours': 2.0, 'test/final_return': float(value)}
     for steps, value in zip(env_steps, returns, strict=True)
   ]
 
@@ -84,7 +84,10 @@ class SampleEfficiencyTest(test_case.TestCase):
     self.assertEqual(list(report), ['cheetah_dir'])
     row = report['cheetah_dir']['PEARL']['promp']
     self.assertEqual(row['seeds'], [2, 1])
-    self.assertIn('| cheetah_dir | PEARL | promp | 10 | 25,000 | 500 | 50.0', program.table(report))
+    self.assertIn(
+      '| cheetah_dir | PEARL | ProMP | 10 | 25,000 (2.00) | 500 (2.00) | 50.0',
+      program.table(report),
+    )
 
   def test_file_and_readme_follow_from_the_data(self):
     root = pathlib.Path(__file__).resolve().parents[2]
