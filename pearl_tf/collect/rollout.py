@@ -4,7 +4,9 @@ This module owns the loop between environments and policy, for collection and me
 becomes of an episode (replay, scores) is the caller's business, through a callback.
 """
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent import futures
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +16,11 @@ from tf_agents.trajectories import time_step as ts
 from pearl_tf.collect import actor, trial
 from pearl_tf.data import types
 from pearl_tf.environments import gymnasium_adapter
+
+# Of two threads one simulates while the other has the interpreter's lock; more find it taken.
+_NUM_THREADS = 2
+# Of fewer environments a thread steps, handing them over takes as long.
+_MIN_PER_THREAD = 8
 
 
 class FinishedEpisode(NamedTuple):
@@ -105,6 +112,10 @@ class Rollout:
         raise ValueError(f'{environment.name} has no max_episode_steps: an episode might never end')
     self._slots = [_Slot(environment) for environment in environments]
     self._actor = acting
+    self._thread = None
+    in_threads = all(environment.steps_in_threads for environment in environments)
+    if in_threads and len(os.sched_getaffinity(0)) >= _NUM_THREADS:
+      self._thread = futures.ThreadPoolExecutor(_NUM_THREADS - 1, 'rollout')
     num_slots = len(self._slots)
     observation_size = environments[0].observation_spec().shape[0]
     self._observation = np.zeros([num_slots, observation_size], np.float32)
@@ -188,12 +199,11 @@ class Rollout:
       self._slots[slot_index].before_episode = carried, self._reward[slot_index]
     self._write(active, state, after)
     ended = []
-    for row, slot_index in enumerate(active):
+    for row, step in enumerate(self._take_steps(active, actions)):
+      slot_index = active[row]
       slot = self._slots[slot_index]
-      try:
-        step = slot.environment.take_step(actions[row])
-      except gymnasium_adapter.UnsoundEpisode as fault:
-        slot.drop_episode(fault)
+      if isinstance(step, gymnasium_adapter.UnsoundEpisode):
+        slot.drop_episode(step)
         carried, self._reward[slot_index] = slot.before_episode
         for part, before in zip(tf.nest.flatten(self._state), carried, strict=True):
           part[slot_index] = before
@@ -206,6 +216,29 @@ class Rollout:
       if step.is_last:
         ended.append(slot_index)
     return ended
+
+  def _take_steps(
+    self, active: list[int], actions: np.ndarray
+  ) -> list[types.Step | gymnasium_adapter.UnsoundEpisode]:
+    """Steps the environments of active slots, in threads where there are enough of them."""
+
+    def take(rows: range) -> list[types.Step | gymnasium_adapter.UnsoundEpisode]:
+      steps = []
+      for row in rows:
+        try:
+          steps.append(self._slots[active[row]].environment.take_step(actions[row]))
+        except gymnasium_adapter.UnsoundEpisode as fault:
+          steps.append(fault)
+      return steps
+
+    half = len(active) // _NUM_THREADS
+    if self._thread is None or half < _MIN_PER_THREAD:
+      return take(range(len(active)))
+    other = self._thread.submit(take, range(half, len(active)))
+    try:
+      return take(range(half)) + other.result()
+    finally:
+      futures.wait([other])  # Whatever happened here, nobody else steps an environment later on.
 
   def _finish_episode(self, slot_index: int) -> FinishedEpisode:
     """Hands out the episode of a slot and starts the next one of its trial, if any."""

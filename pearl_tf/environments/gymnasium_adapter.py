@@ -155,6 +155,11 @@ class GymnasiumAdapter(py_environment.PyEnvironment):
     return self._env
 
   @property
+  def steps_in_threads(self) -> bool:
+    """Whether it may be stepped beside others of its family in threads."""
+    return bool(meta_env.attribute(self._env, 'steps_in_threads', False))
+
+  @property
   def has_sparse_reward(self) -> bool:
     """Whether the context reward of a step differs from its reward."""
     return self._has_sparse_reward

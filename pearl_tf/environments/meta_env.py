@@ -125,6 +125,8 @@ class MetaEnv(gymnasium.Env):
     is_plane: Whether the observation is a position in the plane and the first two parameters of a
       task are a goal there; such tasks are drawn as paths.
     goal_radius: In the plane, how near to the goal a sparse reward begins; 0 where there is none.
+    steps_in_threads: Whether several of them may be stepped side by side in threads: they share
+      nothing that changes, and `step` spends its time outside of the interpreter's lock.
     has_picture_size: Whether the constructor takes `width` and `height` of what `render` returns.
   """
 
@@ -136,6 +138,7 @@ class MetaEnv(gymnasium.Env):
   fixed_task_count: int | None = None
   is_plane: bool = False
   goal_radius: float = 0.0
+  steps_in_threads: bool = False
   has_picture_size: bool = False
   _task: types.Task | None = None
 

@@ -64,6 +64,7 @@ class MujocoMetaEnv(meta_env.MetaEnv):
   simulator_arguments: dict[str, Any] = {}
   needs_contact_forces: bool = False
   has_picture_size = True
+  steps_in_threads = True
 
   def __init__(self, *, legacy_masses: bool = False, **kwargs):
     """Makes the environment.

@@ -1,4 +1,10 @@
+import collections
+import os
+import threading
+from unittest import mock
+
 import numpy as np
+import tensorflow as tf
 from absl.testing import absltest, parameterized
 from tf_agents.trajectories import time_step as ts
 
@@ -310,6 +316,50 @@ class RolloutTest(test_case.TestCase):
     self.assertGreater(counts.num_dropped, 0)
     for one in finished:
       self.assertAllEqual(one.state['steps'], [5 * (one.index + 1)])
+
+  def test_threads_change_nothing(self):
+    seen = collections.defaultdict(set)
+
+    def collect(in_threads):
+      class Threaded(fakes.UnstableLine):
+        steps_in_threads = in_threads
+
+        def step(self, action):
+          seen[in_threads].add(threading.get_ident())
+          return super().step(action)
+
+      counts = tolerance.Tolerance()
+      adapters = [
+        gymnasium_adapter.GymnasiumAdapter(Threaded(), max_episode_steps=5, tolerance=counts)
+        for _ in range(19)
+      ]
+      finished = []
+      trials = [trial.Trial(task, VISIT) for task in fakes.line_tasks(40)]
+      with mock.patch.object(os, 'sched_getaffinity', return_value={0, 1}):
+        roll = rollout.Rollout(adapters, fakes.ScriptedActing())
+      num_steps = roll.run(trials, seed=SEED, on_episode=finished.append)
+      return num_steps, counts.num_dropped, [(one.trial_index, one.episode) for one in finished]
+
+    (steps, dropped, alone), (*numbers, threaded) = collect(False), collect(True)
+    self.assertEqual(numbers, [steps, dropped])
+    self.assertGreater(dropped, 0)
+    tf.nest.map_structure(self.assertAllEqual, alone, threaded)
+    self.assertEqual([len(seen[in_threads]) for in_threads in (False, True)], [1, 2])
+
+  def test_a_fault_in_a_thread_ends_when_all_have_stepped(self):
+    class Threaded(fakes.FaultyLine):
+      steps_in_threads = True
+
+    adapters = [
+      gymnasium_adapter.GymnasiumAdapter(Threaded(), max_episode_steps=5) for _ in range(16)
+    ]
+    with mock.patch.object(os, 'sched_getaffinity', return_value={0, 1}):
+      roll = rollout.Rollout(adapters, fakes.ScriptedActing())
+    for first in (1, 9):  # In either half.
+      tasks = fakes.line_tasks(16)
+      tasks[1], tasks[first] = tasks[first], tasks[1]
+      with self.assertRaisesRegex(gymnasium_adapter.EnvironmentFault, 'FaultyLine|Threaded'):
+        roll.run([trial.Trial(t, VISIT) for t in tasks], seed=SEED, on_episode=[].append)
 
   def test_an_episode_has_to_end(self):
     endless = gymnasium_adapter.GymnasiumAdapter(fakes.Line())
