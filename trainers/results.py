@@ -35,6 +35,7 @@ _KEPT = (
 )
 WINDOW = 5
 _DIGITS = 4
+_CONFIGS = pathlib.Path(__file__).parent / 'configs'
 
 
 class Result(NamedTuple):
@@ -132,6 +133,7 @@ peer's best within as many env steps |
 Hours are wall clock of all processes of a run, on two cores of an AMD EPYC without a GPU that were
 shared with other work: upper bounds, and no benchmark.
 """
+  yield from _needs(results)
   for result in results:
     about = result.about
     yield f"""
@@ -145,6 +147,40 @@ shared with other work: upper bounds, and no benchmark.
 
 {about['note']}
 """
+
+
+def _needs(results: Sequence[Result]) -> Iterator[str]:
+  """Yields what each shipped configuration takes to its end."""
+  from pearl_tf.experiment import builder as builder_lib
+  from pearl_tf.experiment import experiment
+  from pearl_tf.replay import cache, packing
+
+  yield """
+## What a run takes
+
+To the last iteration of each shipped configuration. Replay is the size of its transitions in memory
+at the end, and of each of the checkpoints kept (two by default); the process itself takes about
+1 GB more. Hours are at the pace of the curve above, where there is one. A run says the same in its
+first line.
+
+| configuration | env steps | gradient steps | replay | hours |
+|---|---|---|---|---|
+"""
+  pace = {
+    result.name: max(
+      lines[-1]['hours'] / lines[-1]['gradient_steps'] for lines in result.seeds.values()
+    )
+    for result in results
+  }
+  for path in sorted(_CONFIGS.glob('[!m]*.gin')):  # Meta-World is an extra of its own.
+    built = builder_lib.Builder(experiment.load([path]))
+    method, run = built.method, built.run
+    env_steps = method.expected_env_steps(run)
+    steps = run.training.num_iterations * method.training.gradient_steps_per_iteration
+    rows = min(env_steps, method.training.replay_capacity or cache.MAX_CAPACITY)
+    size = 4 * rows * packing.PackedLayout(*run.domain).width
+    hours = f'{steps * pace[path.stem]:.0f}' if path.stem in pace else '-'
+    yield f'| `{path.name}` | {env_steps:,} | {steps:,} | {size / 1e6:,.0f} MB | {hours} |\n'
 
 
 def _row(result: Result, seed: int, lines: Sequence[dict[str, Any]]) -> str:

@@ -64,9 +64,11 @@ class LearningProcess(Protocol):
       parameters; the loop stops at no other place of such an iteration.
     steps_per_iteration: gradient steps of each iteration.
     steps_per_call: of these in one call of `train`, between which the loop may stop.
+    expected_env_steps: about what the whole run collects, for people.
   """
 
   keeps_data: bool
+  expected_env_steps: int
   steps_per_iteration: int
   steps_per_call: int
 

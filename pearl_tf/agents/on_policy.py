@@ -61,6 +61,8 @@ class OnPolicyTraining:
         'an iteration needs at least one task and one gradient step, got '
         f'{tasks_per_iteration} and {steps_per_iteration}'
       )
+    each = tasks_per_iteration * sum(phase.num_steps for phase in phases)
+    self.expected_env_steps = run.training.num_iterations * each
     self.steps_per_iteration = steps_per_iteration
     self.steps_per_call = 1
     self._agent, self._run, self._phases = agent, run, phases

@@ -103,12 +103,18 @@ class CollectSchedule:
     """Transitions of one visit, where no phase overshoots."""
     return self.prior_steps + self.posterior_steps + self.extra_steps
 
-  def most_transitions(self, num_tasks: int, num_iterations: int, max_episode_steps: int) -> int:
-    """Returns a bound for what a run collects; a phase overshoots by less than one episode."""
+  def expected_transitions(
+    self, num_tasks: int, num_iterations: int, max_episode_steps: int
+  ) -> int:
+    """Returns what a run collects if no episode ends early."""
+
+    def whole_episodes(steps: int) -> int:
+      return -(-steps // max_episode_steps) * max_episode_steps
+
     phases = (self.prior_steps, self.posterior_steps, self.extra_steps)
-    per_visit = self.visit_steps + max_episode_steps * sum(steps > 0 for steps in phases)
-    initial = num_tasks * (self.initial_steps + max_episode_steps)
-    return initial + num_iterations * self.tasks_per_iteration * per_visit
+    visit = sum(whole_episodes(steps) for steps in phases)
+    initial = num_tasks * whole_episodes(self.initial_steps)
+    return initial + num_iterations * self.tasks_per_iteration * visit
 
   def initial_phases(self) -> list[Phase]:
     """Returns the phases that fill a task's replay before any training."""

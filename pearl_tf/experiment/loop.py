@@ -152,6 +152,7 @@ class Loop:
       interruption.Interruption(self._console.notice) as self._stop,
     ):
       writer.truncate_after(progress.iteration)
+      self._console.message(self._forecast())
       if self._is_exported and self._exporter is None:
         self._console.message(f'nothing is exported: {self._builder.method.not_served}')
       if progress.has_initial_pool:
@@ -174,6 +175,18 @@ class Loop:
       reason = 'a callback' if self._stopped_by_callback else self._stop.requested.name
       self._console.message(f'stopped by {reason}; everything is saved, the same command continues')
       return False
+
+  def _forecast(self) -> str:
+    """Returns what the whole run takes, for people."""
+    iterations, process = self._training.num_iterations, self._process
+    kept = sum(getattr(part, 'max_bytes', 0) for part in process.variables().values())
+    text = (
+      f'{iterations:,} iterations: about {process.expected_env_steps:,} env steps and '
+      f'{iterations * process.steps_per_iteration:,} gradient steps'
+    )
+    if not kept:
+      return text
+    return f'{text}; at the end {kept / 1e9:.2g} GB of memory, and of each checkpoint, are replay'
 
   def close(self) -> None:
     """Ends the learning process."""

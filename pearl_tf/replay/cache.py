@@ -73,6 +73,7 @@ class ReplayCache(tf.Module):
     self._layout = layout
     self._num_tasks = num_tasks
     self._capacity = capacity
+    self._reserved = min(capacity, reserved)
     # int32 numbers all the entries of all tasks.
     largest = min(capacity, _MAX_INT32 // num_tasks)
     capacity_per_task = min(capacity_per_task, largest)
@@ -91,7 +92,7 @@ class ReplayCache(tf.Module):
       self._visit = tf.Variable(tf.zeros([num_tasks], tf.int64), trainable=False, name='visit')
       self._cursor = tf.Variable(0, dtype=tf.int32, trainable=False, name='cursor')
       self._num_rows = tf.Variable(0, dtype=tf.int32, trainable=False, name='num_rows')
-    self._pool = row_pool.RowPool(min(capacity, reserved), layout.width, self._num_rows)
+    self._pool = row_pool.RowPool(self._reserved, layout.width, self._num_rows)
     # One trace for all lengths.
     self._append = tf.function(
       self.append,
@@ -117,6 +118,11 @@ class ReplayCache(tf.Module):
   def num_rows(self) -> int:
     """Transitions in the pool, of all tasks together."""
     return int(self._num_rows)
+
+  @property
+  def max_bytes(self) -> int:
+    """What the transitions that are expected take."""
+    return 4 * self._reserved * self._layout.width
 
   @property
   def num_bytes(self) -> int:

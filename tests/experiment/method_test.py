@@ -31,6 +31,7 @@ class CountingProcess:
   keeps_data = False
   steps_per_iteration = 2
   steps_per_call = 2
+  expected_env_steps = 45
 
   def __init__(self, agent, actor, run):
     self._agent, self._run = agent, run

@@ -93,6 +93,7 @@ class PearlBuilder:
       sizes=self.training,
       collect_schedule=self.schedule,
       run=run,
+      expected_env_steps=self.expected_env_steps(run),
     )
 
   def make_collector(
@@ -148,6 +149,7 @@ class PearlBuilder:
       collect_schedule=self.schedule,
       run=run,
       link=link,
+      expected_env_steps=self.expected_env_steps(run),
     )
 
   def make_ticket_collector(
@@ -177,12 +179,17 @@ class PearlBuilder:
     acting_variables = [*agent.actor.variables, *agent.encoder.variables]
     return weights.Weights(server_address, tables.POLICY, acting_variables)
 
+  def expected_env_steps(self, run: builder.Run) -> int:
+    """Returns what a run collects, about: where episodes end early, a little more."""
+    sizes = run.training
+    return self.schedule.expected_transitions(
+      len(run.train_tasks), sizes.num_iterations, sizes.max_episode_steps
+    )
+
   def make_cache(self, run: builder.Run) -> cache.ReplayCache:
     """Returns an empty cache that expects all that a run collects."""
     # Not as its capacity: a run can be extended.
-    expected = self.schedule.most_transitions(
-      len(run.train_tasks), run.training.num_iterations, run.training.max_episode_steps
-    )
+    expected = self.expected_env_steps(run)
     return self._cache_class(
       packing.PackedLayout(*run.domain),
       len(run.train_tasks),

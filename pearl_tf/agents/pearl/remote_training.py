@@ -104,6 +104,7 @@ class RemoteTraining:
     collect_schedule: schedule.CollectSchedule,
     run: builder.Run,
     link: builder.Link,
+    expected_env_steps: int,
   ):
     """Connects the parts.
 
@@ -116,7 +117,9 @@ class RemoteTraining:
       collect_schedule: what a visit to a task consists of.
       run: where.
       link: to the others.
+      expected_env_steps: of the whole run.
     """
+    self.expected_env_steps = expected_env_steps
     self.steps_per_iteration = sizes.gradient_steps_per_iteration
     self.steps_per_call = sizes.steps_per_call
     self._agent, self._replay, self._policy = agent, replay, policy

@@ -32,6 +32,7 @@ class ReplayTraining:
     sizes: training.PearlTraining,
     collect_schedule: schedule.CollectSchedule,
     run: builder.Run,
+    expected_env_steps: int,
   ):
     """Connects the parts.
 
@@ -42,7 +43,9 @@ class ReplayTraining:
       sizes: of gradient steps and batches.
       collect_schedule: what a visit to a task consists of.
       run: where.
+      expected_env_steps: of the whole run.
     """
+    self.expected_env_steps = expected_env_steps
     self.steps_per_iteration = sizes.gradient_steps_per_iteration
     self.steps_per_call = sizes.steps_per_call
     self.replay = replay
