@@ -26,7 +26,12 @@ class ResultsTest(test_case.TestCase):
     about = {'order': 1, 'title': 'some', 'command': 'python', 'note': 'words'}
     (folder / 'about.json').write_text(json.dumps(about))
     lines = [
-      {'env_steps': 10_000 * k, 'hours': 0.1 * k, 'test/final_return': float(k)}
+      {
+        'env_steps': 10_000 * k,
+        'gradient_steps': k,
+        'hours': 0.1 * k,
+        'test/final_return': float(k),
+      }
       for k in range(1, 8)
     ]
     (folder / 'seed3.jsonl').write_text('\n'.join(map(json.dumps, lines)))
