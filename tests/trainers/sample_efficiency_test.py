@@ -89,6 +89,17 @@ class SampleEfficiencyTest(test_case.TestCase):
       program.table(report),
     )
 
+  def test_the_claim_needs_a_ratio_and_seeds_enough(self):
+    row = {'bound': 'between', 'ratio_low': 20.0, 'seeds': [1, 3]}
+    found = {
+      'ant_dir': {'PEARL': {'promp': row | {'ratio_low': 19.9}}},
+      'cheetah_dir': {'PEARL': {'promp': row, 'rl2': row | {'seeds': [3, 2]}}},
+      'cheetah_vel': {'PEARL': {'maml': row | {'bound': '<'}}},
+    }
+    text = program.claim(found)
+    self.assertIn('against ProMP on cheetah_dir.', text)
+    self.assertEndsWith(text, 'ProMP on ant_dir, RL2 on cheetah_dir, MAML on cheetah_vel.')
+
   def test_file_and_readme_follow_from_the_data(self):
     root = pathlib.Path(__file__).resolve().parents[2]
     report = program.compare(root / 'docs' / 'results')
