@@ -66,7 +66,7 @@ def compare(root: pathlib.Path, *, draw: bool = False) -> dict[str, Any]:
       figure = root / f'{domain}_sample_efficiency.png'
       named = {_METHODS[method]: found for method, found in baselines.items()}
       title = domain.replace('_', '-')
-      sample_efficiency.figure(named | ours, figure, title=title)
+      sample_efficiency.figure(ours | named, figure, title=title)
   if not report:
     raise FileNotFoundError(
       f'{root / "data"} has curves of PEARL and of a baseline for no domain; keep one with '
