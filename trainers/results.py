@@ -43,7 +43,8 @@ class Result(NamedTuple):
 
   Attributes:
     name: of the configuration.
-    about: `order`, `title`, `command`, `note` and, where a curve is published, `reference`.
+    about: `order`, `title`, `command`, `note` and, where a curve is published, `reference`; in
+      `beside` another configuration that its figure shows, too.
     seeds: lines of each curve by seed.
   """
 
@@ -205,15 +206,17 @@ def _peer(domain: str | None, env_steps: int) -> str:
 
 
 def draw(root: pathlib.Path, results: Sequence[Result]) -> None:
-  """Draws a figure for each configuration, all seeds of it in one."""
+  """Draws a figure for each configuration, all seeds of it in one, and what it names `beside`."""
   from pearl_tf.evaluation import plots
 
   for result in results:
     curves = [
       plots.curve_from_metrics(
-        result.about['title'], [line | {'time/total_hours': line['hours']} for line in lines]
+        shown.about['title'], [line | {'time/total_hours': line['hours']} for line in lines]
       )
-      for lines in result.seeds.values()
+      for shown in results
+      if shown.name in (result.name, result.about.get('beside'))
+      for lines in shown.seeds.values()
     ]
     plots.learning_curve(
       curves, root / f'{result.name}.png', reference=result.about.get('reference')
