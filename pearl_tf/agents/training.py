@@ -1,6 +1,7 @@
 """The size of a run, whatever the method: iterations, environments, intervals."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import gin
 
@@ -46,8 +47,12 @@ class Training:
     return iteration == self.num_iterations or iteration % self.export_interval == 0
 
 
-def check_positive(sizes) -> None:
+def check_positive(sizes, *, or_zero: Sequence[str] = ()) -> None:
   """Checks that every integer of a dataclass is positive, or None where it may be.
+
+  Args:
+    sizes: the dataclass.
+    or_zero: fields that may be 0.
 
   Raises:
     ValueError: if one is not, naming it.
@@ -56,6 +61,8 @@ def check_positive(sizes) -> None:
     value = getattr(sizes, field.name)
     accepted = {int: 'a positive integer', int | None: 'a positive integer or None'}.get(field.type)
     if accepted is None or (value is None and field.type is not int):
+      continue
+    if field.name in or_zero and value == 0:
       continue
     if not isinstance(value, int) or value < 1:
       raise ValueError(f'{type(sizes).__name__}.{field.name} must be {accepted}, got {value!r}')

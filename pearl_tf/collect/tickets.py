@@ -57,6 +57,11 @@ def number(start: int, count: int) -> int:
   return start * _TICKETS_PER_START + count
 
 
+def number_of(sequence: np.ndarray) -> np.ndarray:
+  """Returns the numbers of the tickets that episodes are of, by their numbers in the replay."""
+  return sequence // _EPISODES_PER_TICKET
+
+
 class TicketCollector:
   """Collects what tickets order."""
 

@@ -36,12 +36,12 @@ class RemoteCollection:
   transitions of as many iterations are there, and `rounds_ahead` bounds the actors.
 
   Attributes:
-    rounds_ahead: iterations whose visits may be collected before their turn, those not counted that
-      actors have begun.
+    rounds_ahead: iterations whose visits may be collected before their turn; with 0 the policy that
+      collects is as new as that of one process, and the learner waits meanwhile.
     visits_per_ticket: visits that one actor makes side by side; None for all of an iteration.
     publish_interval: gradient steps between two publications of the policy.
-    patience_seconds: after how long without an episode those tasks of the initial pool are asked
-      for again that are not there; longer than an actor takes for an episode.
+    patience_seconds: after how long without an episode what was ordered is ordered again, because
+      its actor has died; longer than an actor takes for an episode.
   """
 
   rounds_ahead: int = 1
@@ -50,7 +50,7 @@ class RemoteCollection:
   patience_seconds: float = 60.0
 
   def __post_init__(self):
-    sizes_lib.check_positive(self)
+    sizes_lib.check_positive(self, or_zero=('rounds_ahead',))
     if self.patience_seconds <= 0:
       raise ValueError(
         f'RemoteCollection.patience_seconds must be positive, got {self.patience_seconds}'
@@ -136,6 +136,7 @@ class RemoteTraining:
     self._iteration = 0
     self._is_adopted = False
     self._published_at = 0
+    self._orders = _Orders()
     self._log = _Log()
 
   @property
@@ -231,6 +232,7 @@ class RemoteTraining:
       return
     if not sizes[tables.POLICY]:  # It has just been started.
       self._publish()
+      self._orders = _Orders()
       number = self._replay.refill_tables()
       if number:
         logging.warning('filled the tables of a new replay server with %d trajectories', number)
@@ -241,8 +243,8 @@ class RemoteTraining:
     steps = rounds * self._steps_per_round - self._ledger.visited
     if min(self._ledger.initial) < self._schedule.initial_steps:
       return
-    wanted = -(-steps // (self._visits * self._schedule.visit_steps))
-    for _ in range(wanted - sizes[tables.TICKETS]):
+    steps -= self._orders.missing(sizes[tables.TICKETS], self.settings.patience_seconds)
+    for _ in range(-(-steps // (self._visits * self._schedule.visit_steps))):
       self._order_visits()
 
   def _order_visits(self) -> None:
@@ -251,6 +253,7 @@ class RemoteTraining:
     random = np.random.default_rng(seeds.sequence(self._run.seed, seeds.Stream.VISITS, number))
     drawn = random.integers(len(self._run.train_tasks), size=self._visits)
     self._order(drawn.tolist(), is_initial=False)
+    self._orders.add(number, self._visits * self._schedule.visit_steps)
 
   def _order(self, tasks: list[int], *, is_initial: bool) -> None:
     number = tickets.number(self._ledger.starts, self._ledger.num_tickets)
@@ -277,6 +280,9 @@ class RemoteTraining:
     for task, length in zip(header.task[is_initial], delivered.lengths[is_initial], strict=True):
       self._ledger.initial[task] += int(length)
     self._ledger.visited += int(delivered.lengths[~is_initial].sum())
+    self._orders.take(
+      tickets.number_of(header.sequence[~is_initial]), delivered.lengths[~is_initial]
+    )
     self._log.add(delivered, gradient_steps=self._gradient_steps)
 
   def _collected(self) -> collector.Collected:
@@ -290,6 +296,41 @@ class RemoteTraining:
       values['learner/update_to_data'] = self._gradient_steps / self._ledger.visited
     returns = {schedule.PHASES[phase]: float(np.mean(r)) for phase, r in log.returns.items()}
     return collector.Collected(new, returns, dropped=log.dropped, values=values)
+
+
+class _Orders:
+  """The tickets for visits whose transitions are not all there yet."""
+
+  def __init__(self):
+    self._missing: dict[int, int] = {}  # In the order in which they were given out.
+    self._seen: dict[int, float] = {}
+
+  def add(self, number: int, steps: int) -> None:
+    self._missing[number], self._seen[number] = steps, time.monotonic()
+
+  def take(self, numbers: np.ndarray, lengths: np.ndarray) -> None:
+    """Takes note of episodes that came, by the number of their ticket."""
+    for number, length in zip(numbers.tolist(), lengths.tolist(), strict=True):
+      if number in self._missing:
+        self._missing[number] -= length
+        self._seen[number] = time.monotonic()
+        if self._missing[number] <= 0:
+          del self._missing[number], self._seen[number]
+
+  def missing(self, num_queued: int, patience_seconds: float) -> int:
+    """Returns the transitions still to come.
+
+    Args:
+      num_queued: tickets that nobody has taken, the newest ones.
+      patience_seconds: how long one that was taken may bring nothing before it counts as lost.
+    """
+    numbers, now = list(self._missing), time.monotonic()
+    for position, number in enumerate(numbers):
+      if position >= len(numbers) - num_queued:
+        self._seen[number] = now
+      elif now - self._seen[number] > patience_seconds:
+        del self._missing[number], self._seen[number]
+    return sum(self._missing.values())
 
 
 class _Log:
