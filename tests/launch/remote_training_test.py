@@ -37,7 +37,7 @@ class RemoteTrainingTest(test_case.TestCase):
       )
       for number in range(2)
     ]
-    self.numbers = []
+    self.numbers, self.visits = [], []
     self.has_actors = True
 
   def start_server(self, port):
@@ -68,6 +68,7 @@ class RemoteTrainingTest(test_case.TestCase):
       if message is not None:
         served.append(tickets.of_message(message))
         self.numbers.append(served[-1].number)
+        self.visits.append(len(served[-1].tasks))
         actor.serve(served[-1], policy_step=0, waited_ms=500)
     return served
 
@@ -175,7 +176,9 @@ class RemoteTrainingTest(test_case.TestCase):
       self.assertGreaterEqual(self.cache().num_transitions(task), 40)
 
   def test_a_ticket_whose_actor_died_is_given_out_again(self):
-    self.learner.settings = type(self.learner.settings)(rounds_ahead=0, patience_seconds=0.5)
+    self.learner.settings = type(self.learner.settings)(
+      rounds_ahead=0, visits_per_ticket=3, patience_seconds=0.5
+    )
     self.learner.prepare()
     self.has_actors = False
     self.learner.state()  # Takes what came.
@@ -188,6 +191,15 @@ class RemoteTrainingTest(test_case.TestCase):
     (again,) = self.serve()
     self.assertGreater(again.number, lost.number)
     self.assertGreaterEqual(self.learner.collect(0).env_steps, ROUND)
+
+  def test_tickets_are_shared_by_the_actors_that_were_heard_of(self):
+    self.learner.settings = type(self.learner.settings)(rounds_ahead=0)
+    self.assertEqual(self.learner._visits, 3)
+    self.learner.prepare()  # Both come.
+    self.learner.collect(0)
+    self.assertEqual(self.visits[-3:], [1, 1, 1])
+    self.learner.settings = type(self.learner.settings)(rounds_ahead=1)
+    self.assertEqual(self.learner._visits, 3)  # Two rounds at once are three visits for each.
 
   def test_a_run_of_one_process_goes_on(self):
     self.learner.restore({})

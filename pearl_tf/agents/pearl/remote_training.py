@@ -38,7 +38,8 @@ class RemoteCollection:
   Attributes:
     rounds_ahead: iterations whose visits may be collected before their turn; with 0 the policy that
       collects is as new as that of one process, and the learner waits meanwhile.
-    visits_per_ticket: visits that one actor makes side by side; None for all of an iteration.
+    visits_per_ticket: visits that one actor makes side by side; None for as many as give each actor
+      that was heard of a ticket, at most all of an iteration.
     publish_interval: gradient steps between two publications of the policy.
     patience_seconds: after how long without an episode what was ordered is ordered again, because
       its actor has died; longer than an actor takes for an episode.
@@ -124,7 +125,6 @@ class RemoteTraining:
     self.steps_per_call = sizes.steps_per_call
     self._agent, self._replay, self._policy = agent, replay, policy
     self.settings, self._schedule, self._run, self._link = settings, collect_schedule, run, link
-    self._visits = settings.visits_per_ticket or collect_schedule.tasks_per_iteration
     self.learner = learner.Learner(
       agent,
       cache.CacheSampler(replay.cache, scheme=sizes.sampling_scheme, **sizes.batch_sizes),
@@ -137,6 +137,7 @@ class RemoteTraining:
     self._is_adopted = False
     self._published_at = 0
     self._orders = _Orders()
+    self._actors: set[int] = set()
     self._log = _Log()
 
   @property
@@ -209,6 +210,15 @@ class RemoteTraining:
   def _steps_per_round(self) -> int:
     return self._schedule.tasks_per_iteration * self._schedule.visit_steps
 
+  @property
+  def _visits(self) -> int:
+    """Visits of a ticket."""
+    if self.settings.visits_per_ticket is not None:
+      return self.settings.visits_per_ticket
+    open_at_once = self._schedule.tasks_per_iteration * (self.settings.rounds_ahead + 1)
+    share = max(1, open_at_once // max(1, len(self._actors)))
+    return min(share, self._schedule.tasks_per_iteration)
+
   def _wait(self, what: str) -> None:
     """Waits a moment and takes what came."""
     if self._link.is_stopping():
@@ -280,6 +290,7 @@ class RemoteTraining:
     for task, length in zip(header.task[is_initial], delivered.lengths[is_initial], strict=True):
       self._ledger.initial[task] += int(length)
     self._ledger.visited += int(delivered.lengths[~is_initial].sum())
+    self._actors.update(header.writer.tolist())
     self._orders.take(
       tickets.number_of(header.sequence[~is_initial]), delivered.lengths[~is_initial]
     )
