@@ -107,7 +107,7 @@ def claim(report: dict[str, Any]) -> str:
     for method in dict.fromkeys(name for rows in by_variant.values() for name in rows):
       rows = [by_method[method] for by_method in by_variant.values()]
       is_shown = any(
-        row['bound'] == 'between' and row['ratio_low'] >= _CLAIM and row['seeds'][1] >= _SEEDS
+        row['bound'] in ('between', '>') and row['ratio_low'] >= _CLAIM and row['seeds'][1] >= _SEEDS
         for row in rows
       )
       (shown if is_shown else not_shown).append(f'{_METHODS[method]} on {domain}')
@@ -132,7 +132,7 @@ def with_table(page: str, report: dict[str, Any]) -> str:
 
 
 def _steps(found: list[float] | None, hours: float | None) -> str:
-  return 'not reached' if found is None else f'{found[1]:,.0f} ({hours:.2f})'
+  return 'not by all seeds' if found is None else f'{found[1]:,.0f} ({hours:.2f})'
 
 
 def _ratio(row: dict[str, Any]) -> str:
@@ -140,6 +140,8 @@ def _ratio(row: dict[str, Any]) -> str:
   if row['bound'] == 'between':
     high = '' if row['ratio_high'] is None else f' to {row["ratio_high"]:.1f}'
     words.append(f'{row["ratio"]:.1f} ({row["ratio_low"]:.1f}{high})')
+  elif row['bound'] == '>':
+    words.append(f'at least {row["ratio_low"]:.1f}')
   elif row['bound'] == '<':
     words.append(f'below {row["ratio"]:.1f}')
   if row['ratio_at_least'] is not None:

@@ -50,6 +50,19 @@ class SampleEfficiencyTest(test_case.TestCase):
     self.assertEqual(found['pearl_level'], 500)
     self.assertEqual(found['ratio_at_least'], 40_000 / 50)
 
+  def test_a_level_that_not_all_seeds_of_the_baseline_reach_is_a_bound(self):
+    jumps = sample_efficiency.curve(lines(np.arange(1, 41) * 1000, [0] * 20 + [100] * 20))
+    stays = sample_efficiency.curve(lines(np.arange(1, 23) * 1000, [60] * 22))
+    ours = [sample_efficiency.curve(lines(np.arange(1, 41) * 10, [0] * 10 + [100] * 30))]
+    # 0.95 of 80, between the evaluations at 23,000 and 24,000.
+    found = sample_efficiency.compare([jumps, jumps], ours)
+    self.assertEqual(found['bound'], 'between')
+    found = sample_efficiency.compare([jumps, stays], ours)
+    self.assertEqual((found['level'], found['bound'], found['ratio']), (76, '>', None))
+    self.assertIsNone(found['baseline_env_steps'])
+    self.assertAlmostEqual(found['ratio_low'], 22_000 / 140)  # The budget of the other one.
+    self.assertIn('at least 157.1', program.table({'cheetah_dir': {'PEARL': {'maml': found}}}))
+
   def test_what_pearl_has_not_reached_is_a_bound_the_other_way(self):
     found = self.compare((np.arange(1, 11) * 1000, [9] * 10), (np.arange(1, 11) * 10, [1] * 10))
     self.assertIsNone(found['pearl_env_steps'])
