@@ -107,7 +107,9 @@ def claim(report: dict[str, Any]) -> str:
     for method in dict.fromkeys(name for rows in by_variant.values() for name in rows):
       rows = [by_method[method] for by_method in by_variant.values()]
       is_shown = any(
-        row['bound'] in ('between', '>') and row['ratio_low'] >= _CLAIM and row['seeds'][1] >= _SEEDS
+        row['bound'] in ('between', '>')
+        and row['ratio_low'] >= _CLAIM
+        and row['seeds'][1] >= _SEEDS
         for row in rows
       )
       (shown if is_shown else not_shown).append(f'{_METHODS[method]} on {domain}')

@@ -87,8 +87,8 @@ def compare(baseline: Sequence[Curve], pearl: Sequence[Curve]) -> dict[str, Any]
     evaluations; null where a seed never reached it.
     `baseline_hours`, `pearl_hours`: of the slowest seed to there, wall clock; null likewise.
     `ratio`: of the highest means; null if unknown.
-    `bound`: 'between' with `ratio_low` and `ratio_high`; '>' with `ratio_low` where not every seed of
-      the baseline reached the level; '<' where PEARL has not.
+    `bound`: 'between' with `ratio_low` and `ratio_high`; '>' with `ratio_low` where not every seed
+      of the baseline reached the level; '<' where PEARL has not.
     `pearl_level` and `ratio_at_least`: the same the other way round, for PEARL's last level, where
     the baseline never gets there within its budget.
     `still_rising`: whether the baseline was, at the end of its budget.
