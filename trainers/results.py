@@ -46,11 +46,14 @@ class Result(NamedTuple):
     about: `order`, `title`, `command`, `note` and, where a curve is published, `reference`; in
       `beside` another configuration that its figure shows, too.
     seeds: lines of each curve by seed.
+    after_two: of a method that explores longer, by seed: what its last agent scores after two
+      exploration episodes, from two_episodes_seed<k>.json, which `trainers.evaluate` wrote.
   """
 
   name: str
   about: dict[str, Any]
   seeds: dict[int, list[dict[str, Any]]]
+  after_two: dict[int, float]
 
 
 def define_flags() -> None:
@@ -98,8 +101,13 @@ def load(root: pathlib.Path) -> list[Result]:
     for path in sorted(about.parent.glob('seed*.jsonl')):
       lines = path.read_text().splitlines()
       seeds[int(path.stem.removeprefix('seed'))] = [json.loads(line) for line in lines]
+    after_two = {
+      int(path.stem.removeprefix('two_episodes_seed')): json.loads(path.read_text())['final_return']
+      for path in sorted(about.parent.glob('two_episodes_seed*.json'))
+    }
     if seeds:
-      results.append(Result(about.parent.name, json.loads(about.read_text()), seeds))
+      told = json.loads(about.read_text())
+      results.append(Result(about.parent.name, told, seeds, after_two))
   return sorted(results, key=lambda result: result.about['order'])
 
 
@@ -147,6 +155,11 @@ shared with other work: upper bounds, and no benchmark.
 ![Test return against env steps and hours]({result.name}.png)
 
 {about['note']}
+"""
+    if result.after_two:
+      scores = ', '.join(f'{score:.1f} (seed {seed})' for seed, score in result.after_two.items())
+      yield f"""
+After two exploration episodes, as many as PEARL has, the last agents score {scores}.
 """
 
 

@@ -186,7 +186,7 @@ class Loop:
     )
     if not kept:
       return text
-    return f'{text}; at the end {kept / 1e9:.2g} GB of memory, and of each checkpoint, are replay'
+    return f'{text}; at the end {kept / 1e6:,.1f} MB of memory, and of each checkpoint, are replay'
 
   def close(self) -> None:
     """Ends the learning process."""
