@@ -90,8 +90,8 @@ def table(report: dict[str, Any]) -> str:
           variant,
           _METHODS[method],
           f'{row["level"]:.0f}',
-          _steps(row['baseline_env_steps'], row['baseline_hours']),
-          _steps(row['pearl_env_steps'], row['pearl_hours']),
+          _steps(row['baseline_env_steps'], row['baseline_hours'], row['seeds'][0]),
+          _steps(row['pearl_env_steps'], row['pearl_hours'], row['seeds'][1]),
           _ratio(row),
           'yes' if row['still_rising'] else 'no',
           f'{row["seeds"][0]} and {row["seeds"][1]}',
@@ -133,8 +133,10 @@ def with_table(page: str, report: dict[str, Any]) -> str:
   return f'{before}{begin}{table(report)}\n{claim(report)}\n{end}{after}'
 
 
-def _steps(found: list[float] | None, hours: float | None) -> str:
-  return 'not by all seeds' if found is None else f'{found[1]:,.0f} ({hours:.2f})'
+def _steps(found: list[float] | None, hours: float | None, num_seeds: int) -> str:
+  if found is None:
+    return 'not reached' if num_seeds == 1 else 'not by all seeds'
+  return f'{found[1]:,.0f} ({hours:.2f})'
 
 
 def _ratio(row: dict[str, Any]) -> str:

@@ -103,7 +103,7 @@ class MetaEnvTest(test_case.TestCase):
       _Family().set_task(types.Task(0, np.array([0.0, np.nan], np.float32)))
 
   def test_a_family_must_draw_its_tasks(self):
-    with self.assertRaisesRegex(NotImplementedError, 'sample_parameters'):
+    with self.assertRaisesRegex(NotImplementedError, 'sample_parameters or override'):
       meta_env.MetaEnv().sample_tasks(1, 0)
 
 

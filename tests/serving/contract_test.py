@@ -183,7 +183,7 @@ class TransportTest(ContractTestCase):
 
   def test_too_many_calls_at_once(self):
     if self.server.is_stock and self.server.is_batched:
-      self.skipTest('its queue takes what its threads would refuse')
+      self.skipTest('stock with batching queues these calls by design and refuses none')
     request = contract_cases.predict('slow', contract_cases.values())
     calls = [self.server.prediction.Predict.future(request) for _ in range(TOO_MANY_CALLS)]
     codes = [call.code() for call in calls]
