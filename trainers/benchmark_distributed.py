@@ -5,9 +5,10 @@
 
 Prints a line a part, then one JSON object per line (into a file with --output): transitions per
 second into the replay and into the learner's cache, gradient steps alone and with their share of
-feeding, how long weights take, and env steps per second with 1, 2 and 4 actors. With
---slow_simulator_seconds the actors' simulator sleeps that long in every step, so that they scale as
-they would on hosts of their own. The load at the start is part of the report.
+feeding, how long weights take, and with 1, 2 and 4 actors env steps per second and how old the
+policy of an episode is when it arrives. With --slow_simulator_seconds the actors' simulator sleeps
+that long in every step, so that they scale as they would on hosts of their own. The load at the
+start is part of the report.
 """
 
 import pathlib

@@ -19,17 +19,22 @@ def define_flags() -> None:
   flags.DEFINE_string('root_dir', None, 'Run folder; made if it does not exist.', required=True)
   run_flags.define_experiment()
   run_flags.define_server()
+  run_flags.define_devices()
 
 
 def main(argv: list[str]) -> None:
   """Learns; exits with 130 or 143 when Ctrl-C or SIGTERM asked to stop."""
   options = flags.FLAGS
   run_flags.check(argv, options)
-  from pearl_tf.experiment import interruption
+  from pearl_tf.experiment import devices, interruption
   from pearl_tf.launch import learner
 
   if not learner.learn(
-    run_flags.load(options), options.root_dir, options.server, deadline_seconds=options.deadline
+    run_flags.load(options),
+    options.root_dir,
+    options.server,
+    deadline_seconds=options.deadline,
+    strategy=devices.strategy(options.num_gpus),
   ):
     sys.exit(interruption.exit_code())
 

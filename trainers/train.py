@@ -21,6 +21,7 @@ def define_flags() -> None:
   """Defines the options; not on import, so that tests may import several programs at once."""
   flags.DEFINE_string('root_dir', None, 'Run folder; made if it does not exist.', required=True)
   run_flags.define_experiment()
+  run_flags.define_devices()
 
 
 def main(argv: list[str]) -> None:
@@ -28,13 +29,14 @@ def main(argv: list[str]) -> None:
   options = flags.FLAGS
   run_flags.check(argv, options)
   # Not above: --help and wrong flags are answered at once, without loading TensorFlow.
-  from pearl_tf.experiment import interruption, local_loop
+  from pearl_tf.experiment import devices, interruption, local_loop
 
   finished = local_loop.train(
     options.root_dir,
     gin_files=options.gin_file,
     gin_bindings=options.gin_bindings,
     seed=options.seed,
+    strategy=devices.strategy(options.num_gpus),
   )
   if not finished:
     sys.exit(interruption.exit_code())

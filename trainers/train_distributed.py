@@ -27,6 +27,7 @@ def define_flags() -> None:
   )
   run_flags.define_experiment()
   run_flags.define_deadline()
+  run_flags.define_devices()
 
 
 def main(argv: list[str]) -> None:
@@ -62,6 +63,7 @@ def roles(options: flags.FlagValues, port: int) -> list:
   experiment.append(f'--seed={options.seed}')
   client = [f'--server=localhost:{port}', f'--deadline={options.deadline}']
   folder = f'--root_dir={options.root_dir}'
+  devices = [] if options.num_gpus is None else [f'--num_gpus={options.num_gpus}']
 
   def role(name: str, program_name: str, *arguments: str, **end: bool) -> group.Role:
     command = [sys.executable, '-m', f'trainers.{program_name}', *arguments]
@@ -73,7 +75,7 @@ def roles(options: flags.FlagValues, port: int) -> list:
       for number in range(options.num_actors)
     ),
     role('evaluator', 'evaluator', folder, *experiment, *client, is_awaited=True),
-    role('learner', 'learner', folder, *experiment, *client, is_awaited=True),
+    role('learner', 'learner', folder, *experiment, *client, *devices, is_awaited=True),
     role('replay-server', 'replay_server', f'--port={port}', *experiment),
   ]
 

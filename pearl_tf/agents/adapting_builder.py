@@ -16,6 +16,7 @@ class AdaptingBuilder:
 
   name: str
   not_distributed = builder.ON_POLICY
+  not_replicated = builder.ONE_DEVICE
   not_served = (
     'it adapts by a gradient step on whole episodes, which no signature of the server takes'
   )

@@ -20,6 +20,8 @@ from pearl_tf.replay import weights
 
 # Why the data of an on-policy method are not collected by other processes.
 ON_POLICY = 'it learns from what its present parameters collect, one round after the other'
+# Why its training step is one device's.
+ONE_DEVICE = 'its losses are not divided over devices'
 
 
 class Run(NamedTuple):
@@ -133,12 +135,15 @@ class AgentBuilder(Protocol):
     name: of the method, for people.
     not_served: why its agents cannot be exported, for people; '' if an agent has what
       `pearl_tf.export` serves: the networks `encoder` and `actor`, or a recurrent `network`.
+    not_replicated: why a training step cannot be shared by several devices, for people; '' if an
+      agent made in the scope of a `tf.distribute` strategy does so.
     not_distributed: why its data cannot be collected by other processes, for people; '' if the
       builder is a `DistributedBuilder`, too.
   """
 
   name: str
   not_served: str
+  not_replicated: str
   not_distributed: str
 
   def check(self, agent: Agent, run: Run) -> None:

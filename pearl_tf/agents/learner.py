@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tf_agents.agents import tf_agent
 
+from pearl_tf.agents import replicas
 from pearl_tf.data import types
 
 
@@ -34,12 +35,14 @@ class Learner:
     """Prepares training; nothing is traced before the first call of `run`.
 
     Args:
-      agent: the agent; its `train_step_counter` names the batch.
+      agent: the agent; its `train_step_counter` names the batch. Made within the scope of a
+        `tf.distribute` strategy, it trains on a share of the batch in every replica.
       sampler: where batches come from.
       seed: seeds the draws.
     """
     self._agent = agent
     self.sampler = sampler
+    self._strategy = replicas.strategy_of(agent)
     self._seed = tf.constant(seed.generate_state(2).astype(np.int32))
     self._train_step = tf.function(self._sample_and_train)
     self._train_steps = tf.function(self._sum_over_steps)
@@ -47,7 +50,12 @@ class Learner:
   def _sample_and_train(self) -> dict[str, tf.Tensor]:
     step = tf.cast(self._agent.train_step_counter, tf.int32)
     seed = tf.random.experimental.stateless_fold_in(self._seed, step, alg='philox')
-    return self._agent.train(self.sampler.sample(seed)).extra
+    scalars = self._strategy.run(self._train_on_share, args=(self.sampler.sample(seed),))
+    # The same in every replica.
+    return tf.nest.map_structure(lambda x: self._strategy.experimental_local_results(x)[0], scalars)
+
+  def _train_on_share(self, batch: types.MetaBatch) -> dict[str, tf.Tensor]:
+    return self._agent.train(replicas.share(batch)).extra
 
   def _sum_over_steps(self, num_steps: tf.Tensor) -> dict[str, tf.Tensor]:
     step = self._train_step.get_concrete_function()

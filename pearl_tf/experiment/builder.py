@@ -7,6 +7,8 @@ parts they ask for.
 import functools
 import logging
 
+import tensorflow as tf
+
 from pearl_tf.agents import builder as agents_builder
 from pearl_tf.collect import actor, rollout
 from pearl_tf.data import files, seeds, specs
@@ -22,7 +24,11 @@ class Builder:
   """
 
   def __init__(
-    self, experiment: experiment_lib.Experiment, folder: run_folder.RunFolder | None = None
+    self,
+    experiment: experiment_lib.Experiment,
+    folder: run_folder.RunFolder | None = None,
+    *,
+    strategy: tf.distribute.Strategy | None = None,
   ):
     """Throws the switches of the process, checks the numbers and makes the first environment.
 
@@ -30,14 +36,21 @@ class Builder:
       experiment: what is built.
       folder: keeps the task split: read from there if it exists, else written there. None for an
         experiment that is not kept.
+      strategy: the devices that share a training step; one device by default.
 
     Raises:
-      ValueError: if a number is impossible.
+      ValueError: if a number is impossible, or the method cannot train on several devices.
     """
     experiment.set_op_determinism()
     self.experiment = experiment
     self.seed = experiment.seed
     self.method = experiment.method
+    self._strategy = strategy or tf.distribute.get_strategy()
+    if self._strategy.num_replicas_in_sync > 1 and self.method.not_replicated:
+      raise ValueError(
+        f'{self.method.name} cannot train on {self._strategy.num_replicas_in_sync} devices: '
+        f'{self.method.not_replicated}'
+      )
     self.training = experiment.training
     self.meta_test = experiment.meta_test
     self.tolerance = experiment.make_tolerance()
@@ -104,7 +117,8 @@ class Builder:
   @functools.cached_property
   def agent(self) -> agents_builder.Agent:
     """The agent, with fresh variables."""
-    agent = self.method.make_agent(self.domain, seed=self.seed)
+    with self._strategy.scope():
+      agent = self.method.make_agent(self.domain, seed=self.seed)
     self.method.check_evaluation(agent, self.meta_test.context_sampling)
     return agent
 

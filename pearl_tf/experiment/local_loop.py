@@ -5,6 +5,8 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 
+import tensorflow as tf
+
 from pearl_tf.experiment import builder as builder_lib
 from pearl_tf.experiment import config, loop, run_folder
 from pearl_tf.experiment import experiment as experiment_lib
@@ -17,6 +19,7 @@ def train(
   gin_bindings: Sequence[str] = (),
   seed: int = 0,
   callbacks: Sequence[loop.Callback] = (),
+  strategy: tf.distribute.Strategy | None = None,
 ) -> bool:
   """Trains into a run folder, from the start or from its last checkpoint.
 
@@ -27,6 +30,7 @@ def train(
     seed: the run's seed.
     callbacks: each is called after every iteration with its line of metrics, as `metrics.jsonl` has
       it, and may return True to stop the run as a signal does.
+    strategy: the devices that share a training step; one device by default.
 
   Returns:
     True at the end of the run, False if a signal or a callback asked to stop.
@@ -40,7 +44,7 @@ def train(
   """
   experiment = experiment_lib.load(gin_files, gin_bindings, seed=seed)
   with config.as_config_error():  # Before the folder is touched.
-    builder = builder_lib.Builder(experiment)
+    builder = builder_lib.Builder(experiment, strategy=strategy)
     builder.check()
   with claimed(builder, root_dir) as folder:
     running = loop.Loop(builder, folder, callbacks)

@@ -108,7 +108,9 @@ def run(
     announce(f'{number} actors')
     port = group.free_port()
     with _Processes(make_roles(port, number), port) as processes:
-      records.append(_collection(_make_learner(builder, processes), number, seconds))
+      process = _make_learner(builder, processes)
+      iteration, record = _collection(process, number, seconds)
+      records += [record, _training(process, number, iteration, seconds)]
   return records
 
 
@@ -126,8 +128,10 @@ def _make_learner(
   return process
 
 
-def _collection(process: remote_training.RemoteTraining, num_actors: int, seconds: float) -> Record:
-  """Counts the transitions that reach the learner's cache, and how old the policy was."""
+def _collection(
+  process: remote_training.RemoteTraining, num_actors: int, seconds: float
+) -> tuple[int, Record]:
+  """Counts the transitions that reach the learner's cache; returns the last iteration, too."""
   process.recover()
   process.prepare()
   iteration, senders = 0, 0.0
@@ -143,12 +147,39 @@ def _collection(process: remote_training.RemoteTraining, num_actors: int, second
       waiting.append(collected.values['actors/waiting_share'])
     iteration += 1
   rate = env_steps / (time.monotonic() - started)
-  return {
+  return iteration - 1, {
     'part': 'collection',
     'actors': num_actors,
     'env_steps_per_second': rate,
     'env_steps_per_second_per_actor': rate / num_actors,
     'actors_waiting_share': float(np.mean(waiting)),
+  }
+
+
+def _training(
+  process: remote_training.RemoteTraining, num_actors: int, iteration: int, seconds: float
+) -> Record:
+  """Trains while actors collect, none waiting for the other, and asks how old their policy was.
+
+  The policy is published after every call, so that what is measured is the way to an actor, an
+  episode, and the way back; `RemoteCollection` adds what its settings say.
+  """
+  process.settings = dataclasses.replace(process.settings, publish_interval=_CHUNK_STEPS)
+  process.train(_CHUNK_STEPS)  # Compiles, and publishes.
+  process.collect(iteration)
+  started, num_steps, staleness = time.monotonic(), 0, []
+  while time.monotonic() - started < seconds or not staleness:
+    process.train(_CHUNK_STEPS)
+    num_steps += _CHUNK_STEPS
+    values = process.collect(iteration).values  # Its transitions are there: tells what came.
+    staleness += [values[name] for name in values if name == 'actors/staleness']
+  rate = num_steps / (time.monotonic() - started)
+  return {
+    'part': 'training',
+    'actors': num_actors,
+    'steps_per_second': rate,
+    'staleness_steps': float(np.mean(staleness)),
+    'staleness_seconds': float(np.mean(staleness)) / rate,
   }
 
 

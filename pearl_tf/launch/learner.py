@@ -3,6 +3,8 @@
 import os
 from collections.abc import Mapping
 
+import tensorflow as tf
+
 from pearl_tf.agents import builder as agents_builder
 from pearl_tf.experiment import experiment as experiment_lib
 from pearl_tf.experiment import local_loop, loop
@@ -16,6 +18,7 @@ def learn(
   server_address: str,
   *,
   deadline_seconds: float,
+  strategy: tf.distribute.Strategy | None = None,
 ) -> bool:
   """Trains into a run folder, from the start or from its last checkpoint.
 
@@ -24,6 +27,7 @@ def learn(
     root_dir: the run folder.
     server_address: `host:port` of the replay server.
     deadline_seconds: how long to wait for server and actors.
+    strategy: the devices that share a training step; one device by default.
 
   Returns:
     True at the end of the run, False if a signal asked to stop.
@@ -33,7 +37,7 @@ def learn(
     TimeoutError: if server or actors do not show up in time.
     Exception: what `local_loop.train` raises.
   """
-  builder = start.build(experiment)
+  builder = start.build(experiment, strategy=strategy)
   connection.wait_for_server(server_address, deadline_seconds)
   with (
     local_loop.claimed(builder, root_dir) as folder,

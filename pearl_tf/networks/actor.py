@@ -73,6 +73,13 @@ def distribution(parameters: ActionParameters) -> tfd.Distribution:
   )
 
 
+def sample_and_log_prob(
+  parameters: ActionParameters, *, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+  """Returns differentiable actions `[..., A]` and their log densities `[...]`."""
+  return distribution(parameters).experimental_sample_and_log_prob(seed=seed)
+
+
 def mean_action(parameters: ActionParameters) -> tf.Tensor:
   """Returns the deterministic action `[..., A]` of meta-test: the squashed mean."""
   return tf.tanh(parameters.mean)

@@ -48,6 +48,17 @@ def define_deadline() -> None:
   )
 
 
+def define_devices() -> None:
+  """Defines --num_gpus."""
+  flags.DEFINE_integer(
+    'num_gpus',
+    None,
+    'GPUs of this host that share each gradient step; 0 for the CPU. By default the first GPU, if '
+    'there is one.',
+    lower_bound=0,
+  )
+
+
 def check(argv: list[str], options: flags.FlagValues, *, needs_gin: bool = True) -> None:
   """Raises `app.UsageError` for what is left of the line, or if no configuration is named."""
   if len(argv) > 1:

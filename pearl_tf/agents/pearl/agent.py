@@ -4,6 +4,7 @@ This module owns which loss changes which variables, and in which order (the ref
 `docs/algorithm.md`). It takes a `types.MetaBatch` and knows nothing of replay or environments.
 """
 
+import functools
 import math
 import pathlib
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.networks import network
 
-from pearl_tf.agents import optimizers
+from pearl_tf.agents import optimizers, replicas
 from pearl_tf.agents.pearl import entropy, losses, targets
 from pearl_tf.data import specs, types
 from pearl_tf.inference import posterior as posterior_lib
@@ -205,6 +206,9 @@ class PearlAgent(tf_agent.TFAgent):
   def _train(self, experience: types.MetaBatch, weights=None) -> tf_agent.LossInfo:
     """Takes one step on every variable group, computing as `compute_type` says.
 
+    In a replica of a `tf.distribute` strategy, `experience` is its share of the tasks and the step
+    that of the whole batch, see `pearl_tf.agents.replicas`.
+
     Args:
       experience: `types.MetaBatch` with context `[T, N]` and transitions `[T, B]`.
       weights: unused; transitions are drawn uniformly.
@@ -235,7 +239,7 @@ class PearlAgent(tf_agent.TFAgent):
     target_scalars = self._backup.update(transitions.observation, latent, soft_value)
     self._entropy_weight.update(log_prob)
     self.train_step_counter.assign_add(1)
-    scalars = critic_scalars | actor_scalars | target_scalars
+    scalars = replicas.mean(critic_scalars | actor_scalars | target_scalars)
     scalars['compute/bits'] = tf.constant(8.0 * self._compute_dtype.size)
     loss = scalars['loss/critic'] + scalars['loss/kl'] + scalars['loss/actor']
     return tf_agent.LossInfo(loss=loss, extra=scalars)
@@ -252,7 +256,8 @@ class PearlAgent(tf_agent.TFAgent):
     with tf.GradientTape() as tape:
       belief = self.infer_posterior(context)
       latent = _per_transition(
-        posterior_lib.sample(belief, seed=latent_seed), transitions.observation
+        replicas.draw(functools.partial(posterior_lib.sample, seed=latent_seed), belief),
+        transitions.observation,
       )
       next_value = self._backup.next_value(
         transitions.next_observation,
@@ -271,18 +276,18 @@ class PearlAgent(tf_agent.TFAgent):
       critic_loss = losses.critic_loss(q1, q2, target)
       has_bottleneck = self._encoder.has_bottleneck
       kl_loss = losses.kl_loss(belief, self._kl_weight) if has_bottleneck else tf.constant(0.0)
-      loss = critic_loss + kl_loss
+      loss = replicas.share_of_mean(critic_loss) + kl_loss  # The KL is a sum over tasks.
     encoder_variables = self._encoder.trainable_variables
     gradients = tape.gradient(loss, [encoder_variables, self._critic_variables])
     self._inference_optimizer.apply_gradients(zip(gradients[0], encoder_variables, strict=True))
     self._critic_optimizer.apply_gradients(zip(gradients[1], self._critic_variables, strict=True))
     return latent, {
       'loss/critic': critic_loss,
-      'loss/kl': kl_loss,
+      'loss/kl': replicas.total(kl_loss),
       'posterior/mean_abs': tf.reduce_mean(tf.abs(belief.mean)),
       'posterior/variance': tf.reduce_mean(belief.variance),
       'q/mean': tf.reduce_mean(q1),
-      'q/std': tf.math.reduce_std(q1),
+      'q/std': replicas.std(q1),
       'q/target_mean': tf.reduce_mean(target),
     }
 
@@ -296,8 +301,9 @@ class PearlAgent(tf_agent.TFAgent):
     """Steps the actor; returns log densities `[T, B]`, soft values `[T, B]` and scalars."""
     with tf.GradientTape() as tape:
       parameters, _ = self._actor((observation, latent))
-      distribution = actor.distribution(parameters)
-      action, log_prob = distribution.experimental_sample_and_log_prob(seed=seed)
+      action, log_prob = replicas.draw(
+        functools.partial(actor.sample_and_log_prob, seed=seed), parameters
+      )
       min_q = tf.minimum(*self._q_values(observation, action, latent))
       actor_loss = losses.actor_loss(min_q, log_prob, entropy_weight)
       loss = actor_loss + losses.actor_regularization(
@@ -305,6 +311,7 @@ class PearlAgent(tf_agent.TFAgent):
         mean_weight=self._actor_mean_weight,
         log_std_weight=self._actor_log_std_weight,
       )
+      loss = replicas.share_of_mean(loss)
     optimizers.apply(self._actor_optimizer, tape, loss, self._actor.trainable_variables)
     return (
       log_prob,

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import gin
 import reverb
-import tensorflow as tf
+from tf_agents.train.utils import train_utils
 
-from pearl_tf.agents import builder
+from pearl_tf.agents import builder, replicas
 from pearl_tf.agents.pearl import actor as pearl_actor
 from pearl_tf.agents.pearl import agent as pearl_agent
 from pearl_tf.agents.pearl import remote_training, replay_training
@@ -27,6 +27,7 @@ class PearlBuilder:
   name = 'PEARL'
   not_served = ''
   not_distributed = ''
+  not_replicated = ''
 
   def __init__(
     self,
@@ -62,9 +63,10 @@ class PearlBuilder:
   def _check_numbers(self, agent: pearl_agent.PearlAgent, run: builder.Run) -> None:
     self.training.check_context(self.schedule, run.training.max_episode_steps)
     self.training.check_order(agent.encoder.order_matters)
+    self.training.check_replicas(replicas.strategy_of(agent).num_replicas_in_sync)
 
   def make_agent(self, domain: specs.DomainSpec, *, seed: int) -> pearl_agent.PearlAgent:
-    counter = tf.Variable(0, dtype=tf.int64, trainable=False, name='train_step')
+    counter = train_utils.create_train_step()
     agent = self._agent_class(domain, train_step_counter=counter, seed=seed)
     agent.initialize()
     return agent

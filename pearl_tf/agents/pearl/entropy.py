@@ -5,7 +5,7 @@ import math
 import gin
 import tensorflow as tf
 
-from pearl_tf.agents import optimizers
+from pearl_tf.agents import optimizers, replicas
 from pearl_tf.agents.pearl import losses
 
 
@@ -80,4 +80,5 @@ class AutomaticEntropyWeight(tf.Module):
     """Takes one step from the log densities `[T, B]` of freshly sampled actions."""
     with tf.GradientTape() as tape:
       loss = losses.entropy_weight_loss(self._log_weight, log_prob, self._target_entropy)
+      loss = replicas.share_of_mean(loss)
     optimizers.apply(self._optimizer, tape, loss, [self._log_weight])

@@ -5,6 +5,7 @@ before the critics learn, and lets it learn once the soft value of current state
 """
 
 import abc
+import functools
 from collections.abc import Callable
 
 import gin
@@ -12,7 +13,7 @@ import tensorflow as tf
 from tf_agents.networks import network
 from tf_agents.utils import common
 
-from pearl_tf.agents import optimizers
+from pearl_tf.agents import optimizers, replicas
 from pearl_tf.agents.pearl import losses
 from pearl_tf.data import specs
 from pearl_tf.networks import actor, critic
@@ -25,6 +26,13 @@ def _frozen_copy(source: network.Network, name: str) -> network.Network:
   target.trainable = False
   common.soft_variables_update(source.variables, target.variables, tau=1.0)
   return target
+
+
+def _follow(source: network.Network, target: network.Network, *, rate: float) -> None:
+  """Moves a slow copy the part `rate` of the way to its source."""
+  replicas.together(
+    lambda: common.soft_variables_update(source.variables, target.variables, tau=rate)
+  )
 
 
 class Target(tf.Module, abc.ABC):
@@ -98,8 +106,9 @@ class ValueTarget(Target):
     with tf.GradientTape() as tape:
       value, _ = self._value((observation, latent))
       loss = losses.value_loss(value, soft_value)
-    optimizers.apply(self._optimizer, tape, loss, self._value.trainable_variables)
-    common.soft_variables_update(self._value.variables, self._target.variables, tau=self._rate)
+      share = replicas.share_of_mean(loss)
+    optimizers.apply(self._optimizer, tape, share, self._value.trainable_variables)
+    _follow(self._value, self._target, rate=self._rate)
     return {'loss/value': loss, 'value/mean': tf.reduce_mean(value)}
 
 
@@ -129,12 +138,14 @@ class CriticTarget(Target):
 
   def next_value(self, next_observation, latent, *, entropy_weight, seed):
     parameters, _ = self._actor((next_observation, latent))
-    action, log_prob = actor.distribution(parameters).experimental_sample_and_log_prob(seed=seed)
+    action, log_prob = replicas.draw(
+      functools.partial(actor.sample_and_log_prob, seed=seed), parameters
+    )
     q1, q2 = (target((next_observation, action, latent))[0] for target in self._targets)
     return losses.soft_value(tf.minimum(q1, q2), log_prob, entropy_weight)
 
   def update(self, observation, latent, soft_value):
     del observation, latent
     for source, target in zip(self._critics, self._targets, strict=True):
-      common.soft_variables_update(source.variables, target.variables, tau=self._rate)
+      _follow(source, target, rate=self._rate)
     return {'value/mean': tf.reduce_mean(soft_value)}

@@ -73,6 +73,18 @@ class PearlTraining:
         f"= {self.context_sampling!r}: bind it and MetaTest.context_sampling to 'trajectories'"
       )
 
+  def check_replicas(self, num_replicas: int) -> None:
+    """Checks that every replica has as many tasks of a training step as any other.
+
+    Raises:
+      ValueError: if not.
+    """
+    if self.meta_batch_size % num_replicas:
+      raise ValueError(
+        f'PearlTraining.meta_batch_size = {self.meta_batch_size} tasks cannot be shared equally by '
+        f'{num_replicas} devices: choose a multiple, or fewer devices'
+      )
+
   def check_context(self, collect: schedule.CollectSchedule, max_episode_steps: int) -> None:
     """Checks that a context can be collected that deserves `context_size` draws.
 

@@ -17,6 +17,7 @@ class RL2Builder:
 
   name = 'RL2'
   not_distributed = builder.ON_POLICY
+  not_replicated = builder.ONE_DEVICE
   not_served = ''
 
   def __init__(
