@@ -116,12 +116,12 @@ def trailing_means(returns: Sequence[float]) -> list[float]:
   return [sum(returns[end - WINDOW : end]) / WINDOW for end in range(WINDOW, len(returns) + 1)]
 
 
-def page(results: Sequence[Result]) -> str:
+def page(root: pathlib.Path, results: Sequence[Result]) -> str:
   """Returns the text of README.md."""
-  return ''.join(_page(results))
+  return ''.join(_page(root, results))
 
 
-def _page(results: Sequence[Result]) -> Iterator[str]:
+def _page(root: pathlib.Path, results: Sequence[Result]) -> Iterator[str]:
   yield f"""# Results
 
 Made by `python -m trainers.results` from the curves in [data](data); nothing here is typed by hand.
@@ -143,6 +143,7 @@ Hours are wall clock of all processes of a run, on two cores of an AMD EPYC with
 shared with other work: upper bounds, and no benchmark.
 """
   yield from _needs(results)
+  yield from _meanings(root, results)
   for result in results:
     about = result.about
     yield f"""
@@ -197,6 +198,44 @@ first line.
     yield f'| `{path.name}` | {env_steps:,} | {steps:,} | {size / 1e6:,.0f} MB | {hours} |\n'
 
 
+def _meanings(root: pathlib.Path, results: Sequence[Result]) -> Iterator[str]:
+  """Yields what a return has to be compared with, from what `trainers.returns` measured."""
+  path = root / 'data' / 'returns.json'
+  if not path.is_file():
+    return
+  yield """
+## What a return means
+
+Of an episode that stands still, and of one that acts at random, on the test tasks (mean and
+standard error; `python -m trainers.returns` measures both and draws the frames). Beside them the
+highest last mean of {WINDOW} above.
+
+| domain | standing still | at random | trained |
+|---|---|---|---|
+""".replace('{WINDOW}', str(WINDOW))
+  measured = json.loads(path.read_text())
+  for domain, returns in measured.items():
+    numbers = [f'{returns[kind]["mean"]} ± {returns[kind]["error"]}' for kind in returns]
+    yield f'| {domain} | {" | ".join(numbers)} | {_best_level(domain, results)} |\n'
+  for domain in measured:
+    if (root / f'frames_{domain}.jpg').is_file():
+      yield f'\n### {domain}\n\n![Frames of an episode](frames_{domain}.jpg)\n'
+
+
+def _best_level(domain: str, results: Sequence[Result]) -> str:
+  """Returns the best last mean of the curves of a domain."""
+  levels = []
+  for result in results:
+    if result.name.startswith(domain):
+      for lines in result.seeds.values():
+        means = trailing_means([line[_METRIC] for line in lines])
+        levels += [(means[-1], result.about['title'], lines[-1]['env_steps'])] if means else []
+  if not levels:
+    return 'no curve yet'
+  level, title, env_steps = max(levels)
+  return f'{level:.1f} ({title}, {env_steps / 1000:,.0f}k env steps)'
+
+
 def _row(result: Result, seed: int, lines: Sequence[dict[str, Any]]) -> str:
   means = trailing_means([line[_METRIC] for line in lines])
   last = lines[-1]
@@ -249,7 +288,7 @@ def main(argv: Sequence[str]) -> None:
       raise app.UsageError('--add needs --name, the configuration')
     print(f'kept as {add(root, options.add, options.name)}')
   results = load(root)
-  text, path = page(results), root / 'README.md'
+  text, path = page(root, results), root / 'README.md'
   if options.check:
     if path.read_text() != text:
       sys.exit(f'error: {path} is another than the data give: run python -m trainers.results')

@@ -135,8 +135,9 @@ class NaturalParameters(NamedTuple):
   """A product of Gaussian factors in the form that adds.
 
   Attributes:
-    precision: `[..., Z] float32`, sum of inverse variances.
-    precision_mean: `[..., Z] float32`, sum of mean / variance.
+    precision: `[..., Z] float32`, sum of inverse variances; `[..., Z * Z]`, sum of matrices, for an
+      encoder whose factors are not diagonal.
+    precision_mean: `[..., Z] float32`, sum of mean / variance, or of what is its like there.
     count: `[...] float32`, the number of factors; 0 means no evidence, hence the prior.
   """
 

@@ -3,7 +3,8 @@
 This module owns the meaning of the signatures: batch-first tensors in and out, one row per session,
 no state between calls and no randomness but that of the seeds. How they are saved is the business
 of `serving_module`. Letters of shapes: `B` sessions, `T` transitions (padded), `C` features of a
-transition, `O` observation, `A` action and `L` latent size.
+transition, `O` observation, `A` action, `L` latent size and `P` the width of a precision, which is
+`L` for most encoders.
 """
 
 import tensorflow as tf
@@ -44,6 +45,7 @@ class Endpoint:
     """
     self.domain = domain
     self.latent_size = context_encoder.latent_size
+    self.precision_size = context_encoder.precision_size
     self.uses_next_observation = context_encoder.use_next_observation
     # A variable and not a constant, so that one trace serves all exports of a run.
     self.latent_tag = tf.Variable(0, trainable=False, dtype=tf.int64, name='latent_tag')
@@ -84,8 +86,8 @@ class Endpoint:
       num_transitions: `[B] int32`, in [0, T].
 
     Returns:
-      eta, precision, mean and variance `[B, L]`, count `[B] int32`, latent_tag `[B] int64` and
-      status `[B] int32`.
+      eta, mean and variance `[B, L]`, precision `[B, P]`, count `[B] int32`, latent_tag `[B] int64`
+      and status `[B] int32`.
     """
     parameters, count, status = self._collect(context, num_transitions)
     return self._state(parameters, count, self._own_tags(status), status)
@@ -105,7 +107,7 @@ class Endpoint:
       context: as for `encode`, new transitions only.
       num_transitions: as for `encode`.
       eta: `[B, L] float32`, of an earlier answer, as all that follow.
-      precision: `[B, L] float32`.
+      precision: `[B, P] float32`.
       count: `[B] int32`.
       latent_tag: `[B] int64`.
 
@@ -127,8 +129,10 @@ class Endpoint:
       count=old.count + new.count,
     )
     # Both finite, and yet perhaps not their sum.
-    overflows = ~(row_status.finite_rows(total.precision + tf.abs(total.precision_mean)))
-    status = row_status.first(status, row_status.fault(overflows, row_status.BAD_NUMBERS))
+    doubled = types.NaturalParameters(*(2.0 * part for part in total))  # The next sum, perhaps.
+    status = row_status.first(
+      status, row_status.fault(~_is_finite(doubled), row_status.BAD_NUMBERS)
+    )
     is_ok = status == row_status.OK
     kept = types.NaturalParameters(
       precision=tf.where(is_ok[:, tf.newaxis], total.precision, raw.precision),
@@ -150,7 +154,7 @@ class Endpoint:
 
     Args:
       eta: `[B, L] float32`, of an earlier answer, as precision, count and latent_tag.
-      precision: `[B, L] float32`.
+      precision: `[B, P] float32`.
       count: `[B] int32`; 0 draws from the prior.
       latent_tag: `[B] int64`.
       seed: `[B, 2] int32`; a row's latent depends on its own seed alone.
@@ -232,7 +236,7 @@ class Endpoint:
     parameters = self._encoder.statistics(self.split(context, mask))
     # Finite inputs may still be too large for the network.
     has_evidence = tf.reduce_any(mask, axis=1)
-    is_usable = ~has_evidence | _is_proper(parameters)
+    is_usable = ~has_evidence | self._is_proper(parameters)
     status = row_status.first(
       row_status.fault(~in_range, row_status.NUM_TRANSITIONS_OUT_OF_RANGE),
       row_status.fault(~(is_finite & is_usable), row_status.BAD_NUMBERS),
@@ -254,11 +258,23 @@ class Endpoint:
       mask=tf.cast(mask, tf.float32),
     )
 
+  def _is_proper(self, parameters: types.NaturalParameters) -> tf.Tensor:
+    """Tells which rows are natural parameters of a belief with evidence, `[B] bool`."""
+    is_finite = _is_finite(parameters)
+    usable = row_status.keep_rows(is_finite, parameters.precision, 0.0)
+    return is_finite & self._encoder.is_proper(parameters._replace(precision=usable))
+
+  def _is_valid_state(self, parameters: types.NaturalParameters, count: tf.Tensor) -> tf.Tensor:
+    is_empty = (
+      (count == 0) & _is_finite(parameters) & tf.reduce_all(parameters.precision >= 0, axis=-1)
+    )
+    return is_empty | ((count > 0) & (count <= MAX_COUNT) & self._is_proper(parameters))
+
   def _check_state(
     self, parameters: types.NaturalParameters, count: tf.Tensor, latent_tag: tf.Tensor
   ) -> tuple[types.NaturalParameters, tf.Tensor]:
     """Returns natural parameters, zero where unusable or without evidence, and the status."""
-    is_valid = _is_valid_state(parameters, count)
+    is_valid = self._is_valid_state(parameters, count)
     status = row_status.first(
       row_status.fault(latent_tag != self.latent_tag, row_status.FOREIGN_LATENT_TAG),
       row_status.fault(~is_valid, row_status.BAD_NUMBERS),
@@ -274,7 +290,7 @@ class Endpoint:
     status: tf.Tensor,
   ) -> Tensors:
     """Returns the answer of `encode` and `update`; no belief follows from an invalid state."""
-    is_valid = _is_valid_state(parameters, count)
+    is_valid = self._is_valid_state(parameters, count)
     belief = self._encoder.belief(_zero_without_evidence(parameters, tf.where(is_valid, count, 0)))
     return {
       'eta': parameters.precision_mean,
@@ -339,23 +355,10 @@ def _normal_rows(seed: tf.Tensor, size: int) -> tf.Tensor:
   )
 
 
-def _is_proper(parameters: types.NaturalParameters) -> tf.Tensor:
-  """Tells which rows are natural parameters of a belief with evidence, `[B] bool`."""
-  return (
-    row_status.finite_rows(parameters.precision_mean)
-    & row_status.finite_rows(parameters.precision)
-    & tf.reduce_all(parameters.precision > 0, axis=-1)
+def _is_finite(parameters: types.NaturalParameters) -> tf.Tensor:
+  return row_status.finite_rows(parameters.precision_mean) & row_status.finite_rows(
+    parameters.precision
   )
-
-
-def _is_valid_state(parameters: types.NaturalParameters, count: tf.Tensor) -> tf.Tensor:
-  is_empty = (
-    (count == 0)
-    & row_status.finite_rows(parameters.precision_mean)
-    & row_status.finite_rows(parameters.precision)
-    & tf.reduce_all(parameters.precision >= 0, axis=-1)
-  )
-  return is_empty | ((count > 0) & (count <= MAX_COUNT) & _is_proper(parameters))
 
 
 def _zero_without_evidence(

@@ -77,7 +77,7 @@ def input_specs(endpoint: endpoint_lib.Endpoint) -> dict[str, tf.TensorSpec]:
     'context': ([None, None, endpoint.context_features], tf.float32),
     'num_transitions': ([None], tf.int32),
     'eta': ([None, latent_size], tf.float32),
-    'precision': ([None, latent_size], tf.float32),
+    'precision': ([None, endpoint.precision_size], tf.float32),
     'count': ([None], tf.int32),
     'latent_tag': ([None], tf.int64),
     'observation': ([None, observation_size], tf.float32),

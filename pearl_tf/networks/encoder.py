@@ -98,9 +98,21 @@ class ContextEncoder(network.Network, abc.ABC):
       context: `[T, N]`; rows whose mask is 0 may hold anything.
 
     Returns:
-      precision and precision_mean `[T, Z]`, whatever `belief` makes of them, and count `[T]`, the
-      number of transitions. Where count is not 0, precision is positive: a server refuses others.
+      precision `[T, precision_size]` and precision_mean `[T, Z]`, whatever `belief` makes of them,
+      and count `[T]`, the number of transitions. Where count is not 0 they are `is_proper`.
     """
+
+  @property
+  def precision_size(self) -> int:
+    """Width of the precision of the statistics."""
+    return self.latent_size
+
+  def is_proper(self, statistics: types.NaturalParameters) -> tf.Tensor:
+    """Tells of which statistics, finite and with evidence, a belief follows: `[...] bool`.
+
+    A server refuses others.
+    """
+    return tf.reduce_all(statistics.precision > 0, axis=-1)
 
   @abc.abstractmethod
   def belief(self, statistics: types.NaturalParameters) -> types.Posterior:
@@ -114,8 +126,13 @@ class ContextEncoder(network.Network, abc.ABC):
     """Returns the belief before any evidence, leading dimensions `batch_shape`."""
     # The cast is for the empty list of an unbatched trial, which TensorFlow takes for floats.
     batch_shape = tf.cast(batch_shape, tf.int32)
-    nothing = tf.zeros(tf.concat([batch_shape, [self.latent_size]], axis=0))
-    return self.belief(types.NaturalParameters(nothing, nothing, tf.zeros(batch_shape)))
+    return self.belief(
+      types.NaturalParameters(
+        precision=tf.zeros(tf.concat([batch_shape, [self.precision_size]], axis=0)),
+        precision_mean=tf.zeros(tf.concat([batch_shape, [self.latent_size]], axis=0)),
+        count=tf.zeros(batch_shape),
+      )
+    )
 
 
 @gin.configurable(denylist=['input_tensor_spec', 'seed', 'name'])

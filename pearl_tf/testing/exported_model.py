@@ -10,7 +10,7 @@ from pearl_tf.data import specs
 from pearl_tf.export import exporter, manifest
 from pearl_tf.networks import actor as actor_lib
 from pearl_tf.networks import encoder as encoder_lib
-from pearl_tf.networks import recurrent_encoder
+from pearl_tf.networks import linear_gaussian_encoder, recurrent_encoder
 
 ENVIRONMENT = 'pearl/PointRobot-v0'
 DOMAIN = specs.DomainSpec(observation_size=2, action_size=2)
@@ -19,6 +19,7 @@ _HIDDEN_UNITS = (16, 16)
 _ENCODERS = {
   'gaussian': encoder_lib.GaussianEncoder,
   'deterministic': encoder_lib.DeterministicEncoder,
+  'linear_gaussian': linear_gaussian_encoder.LinearGaussianEncoder,
   'recurrent': functools.partial(recurrent_encoder.RecurrentEncoder, recurrent_units=16),
 }
 
@@ -30,7 +31,7 @@ def small_networks(
 
   Args:
     seed: of the weights.
-    encoder: kind of encoder, 'gaussian', 'deterministic' or 'recurrent'.
+    encoder: kind of encoder, 'gaussian', 'deterministic', 'linear_gaussian' or 'recurrent'.
     use_next_observation: show the next observation to the encoder.
   """
   context_encoder = _ENCODERS[encoder](
@@ -80,7 +81,7 @@ def export_small(
   Args:
     directory: the export directory; a second call makes version 2 beside version 1.
     seed: of the weights.
-    encoder: kind of encoder, 'gaussian', 'deterministic' or 'recurrent'.
+    encoder: kind of encoder, 'gaussian', 'deterministic', 'linear_gaussian' or 'recurrent'.
     use_next_observation: show the next observation to the encoder.
 
   Returns:

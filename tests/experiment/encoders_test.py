@@ -23,6 +23,7 @@ VARIANTS = {
   'gaussian': ('Gaussian', ()),
   'gaussian_ordered': ('Gaussian', ORDERED),
   'deterministic': ('Deterministic', ()),
+  'linear_gaussian': ('LinearGaussian', ()),
   'recurrent': ('Recurrent', ORDERED + RECURRENT),
 }
 

@@ -13,7 +13,7 @@ from pearl_tf.export import exporter, row_status, serving_module
 from pearl_tf.networks import actor as actor_lib
 from pearl_tf.testing import exported_model, test_case
 
-KINDS = ('gaussian', 'deterministic', 'recurrent')
+KINDS = ('gaussian', 'deterministic', 'linear_gaussian', 'recurrent')
 ADDITIVE = KINDS[:2]
 L = exported_model.LATENT_SIZE
 OK, BAD, FOREIGN, RANGE = (
@@ -126,7 +126,7 @@ class EqualityTest(ServingModuleTestCase):
       self.assertAllClose(answer['mean'], prior.mean)
       self.assertAllClose(answer['variance'], prior.variance)
       self.assertAllEqual(answer['eta'], np.zeros([2, L]))
-      self.assertAllEqual(answer['precision'], np.zeros([2, L]))
+      self.assertAllEqual(answer['precision'], np.zeros([2, encoder.precision_size]))
     seeds = ints(3, 1, 4, 1).reshape(2, 2)
     z = self.served[kind]('sample_z', **state_of(answer), seed=seeds)['z']
     if kind == 'deterministic':

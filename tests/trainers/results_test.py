@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2] / 'docs' / 'results'
 class ResultsTest(test_case.TestCase):
   def test_the_committed_page_follows_from_the_committed_data(self):
     found = results.load(ROOT)
-    self.assertEqual((ROOT / 'README.md').read_text(), results.page(found))
+    self.assertEqual((ROOT / 'README.md').read_text(), results.page(ROOT, found))
     for result in found:
       self.assertTrue((ROOT / f'{result.name}.png').is_file(), result.name)
       for lines in result.seeds.values():
@@ -35,10 +35,12 @@ class ResultsTest(test_case.TestCase):
       for k in range(1, 8)
     ]
     (folder / 'seed3.jsonl').write_text('\n'.join(map(json.dumps, lines)))
-    self.assertIn('| some | 3 | 70k | 0.70 | **5.0** | 5.0 | - |', results.page(results.load(root)))
+    self.assertIn(
+      '| some | 3 | 70k | 0.70 | **5.0** | 5.0 | - |', results.page(root, results.load(root))
+    )
     lines[-1]['test/final_return'] = 12.0
     (folder / 'seed3.jsonl').write_text('\n'.join(map(json.dumps, lines)))
-    self.assertIn('| **6.0** | 6.0 |', results.page(results.load(root)))
+    self.assertIn('| **6.0** | 6.0 |', results.page(root, results.load(root)))
 
   def test_means_start_at_the_fifth(self):
     self.assertEqual(results.trailing_means([1, 2, 3, 4]), [])
