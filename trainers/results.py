@@ -4,8 +4,8 @@
   python -m trainers.results --check     # fails where the page is another than the data give
   python -m trainers.results --add=runs/vel-0 --name=cheetah_vel    # keeps a run's curve first
 
-A curve is data/<configuration>/seed<k>.jsonl; about.json beside it says what was run. No number of
-the page is typed by hand.
+A curve is data/<configuration>/seed<k>.jsonl; about.json beside it says what was run. What was only
+tried, to compare settings, is of the page's study. No number of the page is typed by hand.
 """
 
 import json
@@ -44,7 +44,8 @@ class Result(NamedTuple):
   Attributes:
     name: of the configuration.
     about: `order`, `title`, `command`, `note` and, where a curve is published, `reference`; in
-      `beside` another configuration that its figure shows, too.
+      `beside` another configuration that its figure shows, too. Of a trial of the study only
+      `order`, `title`, `command` and `study`, what was changed.
     seeds: lines of each curve by seed.
     after_two: of a method that explores longer, by seed: what its last agent scores after two
       exploration episodes, from two_episodes_seed<k>.json, which `trainers.evaluate` wrote.
@@ -135,6 +136,7 @@ seeds. The peer is `x35f/meta_rl` (PEARL on SAC with automatic entropy, one seed
 peer's best within as many env steps |
 |---|---|---|---|---|---|---|
 """
+  results, study = _split(results)
   for result in results:
     for seed, lines in result.seeds.items():
       yield _row(result, seed, lines)
@@ -144,6 +146,7 @@ shared with other work: upper bounds, and no benchmark.
 """
   yield from _needs(results)
   yield from _meanings(root, results)
+  yield from _study(study)
   for result in results:
     about = result.about
     yield f"""
@@ -162,6 +165,34 @@ shared with other work: upper bounds, and no benchmark.
       yield f"""
 After two exploration episodes, as many as PEARL has, the last agents score {scores}.
 """
+
+
+def _split(results: Sequence[Result]) -> tuple[list[Result], list[Result]]:
+  """Returns the results, and the trials of the study."""
+  study = [result for result in results if 'study' in result.about]
+  return [result for result in results if 'study' not in result.about], study
+
+
+def _study(trials: Sequence[Result]) -> Iterator[str]:
+  """Yields the table of what was tried to find settings."""
+  if not trials:
+    return
+  yield f"""
+## Study
+
+What was tried to find the settings of the plus files and of the demo: one run each and stopped
+where it was told apart, curves in [data](data). Differences below the spread of seeds say nothing.
+
+| domain | changed | seed | env steps | best mean of {WINDOW} | last mean of {WINDOW} |
+|---|---|---|---|---|---|
+"""
+  for trial in trials:
+    for seed, lines in trial.seeds.items():
+      means = trailing_means([line[_METRIC] for line in lines])
+      yield (
+        f'| {trial.about["title"]} | {trial.about["study"]} | {seed} | '
+        f'{lines[-1]["env_steps"] / 1000:.0f}k | {max(means):.1f} | {means[-1]:.1f} |\n'
+      )
 
 
 def _needs(results: Sequence[Result]) -> Iterator[str]:
@@ -261,6 +292,7 @@ def draw(root: pathlib.Path, results: Sequence[Result]) -> None:
   """Draws a figure for each configuration, all seeds of it in one, and what it names `beside`."""
   from pearl_tf.evaluation import plots
 
+  results, _ = _split(results)
   for result in results:
     curves = [
       plots.curve_from_metrics(
@@ -296,7 +328,7 @@ def main(argv: Sequence[str]) -> None:
     return
   files.write_text(path, text)
   draw(root, results)
-  print(f'wrote {path} and {len(results)} figures')
+  print(f'wrote {path} and its figures')
 
 
 def run() -> None:

@@ -14,7 +14,8 @@ class ResultsTest(test_case.TestCase):
     found = results.load(ROOT)
     self.assertEqual((ROOT / 'README.md').read_text(), results.page(ROOT, found))
     for result in found:
-      self.assertTrue((ROOT / f'{result.name}.png').is_file(), result.name)
+      is_drawn = 'study' not in result.about
+      self.assertEqual((ROOT / f'{result.name}.png').is_file(), is_drawn, result.name)
       for lines in result.seeds.values():
         for line in lines:
           self.assertContainsSubset({'env_steps', 'hours', 'test/final_return'}, set(line))
@@ -41,6 +42,18 @@ class ResultsTest(test_case.TestCase):
     lines[-1]['test/final_return'] = 12.0
     (folder / 'seed3.jsonl').write_text('\n'.join(map(json.dumps, lines)))
     self.assertIn('| **6.0** | 6.0 |', results.page(root, results.load(root)))
+
+  def test_trials_of_the_study_are_no_results(self):
+    root = self.temp_dir()
+    folder = root / 'data' / 'some'
+    folder.mkdir(parents=True)
+    about = {'order': 1, 'title': 'some', 'command': 'python', 'study': 'twice the steps'}
+    (folder / 'about.json').write_text(json.dumps(about))
+    lines = [{'env_steps': 1000 * k, 'test/final_return': float(k)} for k in range(1, 8)]
+    (folder / 'seed3.jsonl').write_text('\n'.join(map(json.dumps, lines)))
+    page = results.page(root, results.load(root))
+    self.assertIn('| some | twice the steps | 3 | 7k | 5.0 | 5.0 |', page)
+    self.assertNotIn('## some', page)
 
   def test_means_start_at_the_fifth(self):
     self.assertEqual(results.trailing_means([1, 2, 3, 4]), [])

@@ -73,8 +73,8 @@ class PearlAgent(tf_agent.TFAgent):
       domain: sizes of the domain.
       train_step_counter: `int64` variable, incremented once per training step.
       seed: seeds the initial weights and the noise of every training step.
-      encoder_class: `GaussianEncoder` (paper), `DeterministicEncoder` (no bottleneck) or
-        `RecurrentEncoder` (in time order).
+      encoder_class: `GaussianEncoder` (paper), `LinearGaussianEncoder` (transitions triangulate),
+        `DeterministicEncoder` (no bottleneck) or `RecurrentEncoder` (in time order).
       actor_class: pi(a | s, z), built and called as `LatentActor`.
       critic_class: Q(s, a, z), built twice and called as `LatentCritic`.
       target_class: `ValueTarget` (reference) or `CriticTarget` (later SAC).
