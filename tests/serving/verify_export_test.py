@@ -195,7 +195,7 @@ class VerifyTest(test_case.TestCase):
 class AgentTest(test_case.TestCase):
   """The real export: fit to be served, and its answers are those of the agent it came from."""
 
-  @parameterized.parameters('gaussian', 'recurrent')
+  @parameterized.parameters('gaussian', 'linear_gaussian', 'recurrent')
   def test_export_is_verified(self, encoder):
     folder = exported_model.export_small(self.temp_dir(), encoder=encoder)
     versions = verify_export.version_dirs(folder)

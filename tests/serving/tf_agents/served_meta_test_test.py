@@ -108,7 +108,7 @@ class ServedMetaTestTest(test_case.TestCase):
     )
     self.assertNotAllClose(returns(local), returns(redrawn), rtol=1e-3, atol=1e-3)
 
-  @parameterized.parameters(('gaussian', True), ('deterministic', False), ('recurrent', False))
+  @parameterized.parameters(('gaussian', True), ('linear_gaussian', False), ('recurrent', False))
   def test_other_encoders(self, kind, use_next_observation):
     settings = {'encoder': kind, 'use_next_observation': use_next_observation}
     connection = self.serve(exported_model.export_small(self.temp_dir(), **settings))
