@@ -33,6 +33,7 @@ _KEPT = (
   'policy/entropy_weight',
   'compute/bits',
 )
+_KEPT_OF_SUMMARY = ('gap_closed', 'oracle_return', 'returns_by_trajectory')
 WINDOW = 5
 _DIGITS = 4
 _CONFIGS = pathlib.Path(__file__).parent / 'configs'
@@ -44,17 +45,21 @@ class Result(NamedTuple):
   Attributes:
     name: of the configuration.
     about: `order`, `title`, `command`, `note` and, where a curve is published, `reference`; in
-      `beside` another configuration that its figure shows, too. Of a trial of the study only
-      `order`, `title`, `command` and `study`, what was changed.
+      `beside` another configuration that its figure shows, too; in `domain` the name of the domain
+      where that of the configuration does not begin with it. Of a trial of the study only `order`,
+      `title`, `command` and `study`, what was changed.
     seeds: lines of each curve by seed.
     after_two: of a method that explores longer, by seed: what its last agent scores after two
       exploration episodes, from two_episodes_seed<k>.json, which `trainers.evaluate` wrote.
+    gaps: of a demonstration, by seed: the part of the gap between prior and oracle that its last
+      agent closes, from summary_seed<k>.json.
   """
 
   name: str
   about: dict[str, Any]
   seeds: dict[int, list[dict[str, Any]]]
   after_two: dict[int, float]
+  gaps: dict[int, float]
 
 
 def define_flags() -> None:
@@ -78,7 +83,12 @@ def add(root: pathlib.Path, run: str, name: str) -> pathlib.Path:
   from pearl_tf.data import files
   from pearl_tf.experiment import metrics, run_folder
 
-  path = root / 'data' / name / f'seed{run_folder.RunFolder(run).seed}.jsonl'
+  seed = run_folder.RunFolder(run).seed
+  path = root / 'data' / name / f'seed{seed}.jsonl'
+  summary = pathlib.Path(run) / 'summary.json'
+  if summary.is_file():
+    kept = {key: json.loads(summary.read_text())[key] for key in _KEPT_OF_SUMMARY}
+    files.write_text(path.with_name(f'summary_seed{seed}.json'), json.dumps(kept, indent=1) + '\n')
   lines = [thinned(record) for record in metrics.read(run) if record.get(_METRIC) is not None]
   files.write_text(path, ''.join(json.dumps(line) + '\n' for line in lines))
   return path
@@ -102,14 +112,20 @@ def load(root: pathlib.Path) -> list[Result]:
     for path in sorted(about.parent.glob('seed*.jsonl')):
       lines = path.read_text().splitlines()
       seeds[int(path.stem.removeprefix('seed'))] = [json.loads(line) for line in lines]
-    after_two = {
-      int(path.stem.removeprefix('two_episodes_seed')): json.loads(path.read_text())['final_return']
-      for path in sorted(about.parent.glob('two_episodes_seed*.json'))
-    }
+    after_two = _by_seed(about.parent, 'two_episodes_seed', 'final_return')
+    gaps = _by_seed(about.parent, 'summary_seed', 'gap_closed')
     if seeds:
       told = json.loads(about.read_text())
-      results.append(Result(about.parent.name, told, seeds, after_two))
+      results.append(Result(about.parent.name, told, seeds, after_two, gaps))
   return sorted(results, key=lambda result: result.about['order'])
+
+
+def _by_seed(folder: pathlib.Path, prefix: str, key: str) -> dict[int, float]:
+  """Returns a number of each file `<prefix><seed>.json` of a folder."""
+  return {
+    int(path.stem.removeprefix(prefix)): json.loads(path.read_text())[key]
+    for path in sorted(folder.glob(f'{prefix}*.json'))
+  }
 
 
 def trailing_means(returns: Sequence[float]) -> list[float]:
@@ -165,6 +181,11 @@ shared with other work: upper bounds, and no benchmark.
       yield f"""
 After two exploration episodes, as many as PEARL has, the last agents score {scores}.
 """
+    if result.gaps:
+      yield f"""
+Of the gap between the prior and an oracle that knows the task, the last trajectory of a meta-test
+closes {_gaps(result)}.
+"""
 
 
 def _split(results: Sequence[Result]) -> tuple[list[Result], list[Result]]:
@@ -183,16 +204,21 @@ def _study(trials: Sequence[Result]) -> Iterator[str]:
 What was tried to find the settings of the plus files and of the demo: one run each and stopped
 where it was told apart, curves in [data](data). Differences below the spread of seeds say nothing.
 
-| domain | changed | seed | env steps | best mean of {WINDOW} | last mean of {WINDOW} |
-|---|---|---|---|---|---|
+| domain | changed | seed | env steps | best mean of {WINDOW} | last mean of {WINDOW} | gap closed |
+|---|---|---|---|---|---|---|
 """
   for trial in trials:
     for seed, lines in trial.seeds.items():
       means = trailing_means([line[_METRIC] for line in lines])
+      gap = f'{trial.gaps[seed]:.0%}' if seed in trial.gaps else '-'
       yield (
         f'| {trial.about["title"]} | {trial.about["study"]} | {seed} | '
-        f'{lines[-1]["env_steps"] / 1000:.0f}k | {max(means):.1f} | {means[-1]:.1f} |\n'
+        f'{lines[-1]["env_steps"] / 1000:.0f}k | {max(means):.1f} | {means[-1]:.1f} | {gap} |\n'
       )
+
+
+def _gaps(result: Result) -> str:
+  return ', '.join(f'{gap:.0%} (seed {seed})' for seed, gap in result.gaps.items())
 
 
 def _needs(results: Sequence[Result]) -> Iterator[str]:
@@ -257,7 +283,7 @@ def _best_level(domain: str, results: Sequence[Result]) -> str:
   """Returns the best last mean of the curves of a domain."""
   levels = []
   for result in results:
-    if result.name.startswith(domain):
+    if result.about.get('domain', result.name).startswith(domain):
       for lines in result.seeds.values():
         means = trailing_means([line[_METRIC] for line in lines])
         levels += [(means[-1], result.about['title'], lines[-1]['env_steps'])] if means else []
