@@ -31,7 +31,7 @@ class Belief(NamedTuple):
 
   Attributes:
     eta: `[L] float32`, sum of mean / variance over the transitions.
-    precision: `[L] float32`, sum of 1 / variance.
+    precision: `[L] float32`, sum of 1 / variance; `[L * L]` of a linear-Gaussian encoder.
     count: transitions it came from; 0 for the prior.
     latent_tag: the latent space it lives in.
     version: the version of the model that computed it.
