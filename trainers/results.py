@@ -27,6 +27,7 @@ _KEPT = (
   _METRIC,
   'train/final_return',
   'test/success_rate',
+  'test/standardized_error',
   'posterior/variance',
   'loss/kl',
   'q/mean',

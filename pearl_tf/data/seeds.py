@@ -20,6 +20,7 @@ class Stream(enum.IntEnum):
   EVALUATE_TRAIN = 5
   REPLAY = 6
   META_TEST = 7
+  CALIBRATION = 8
 
 
 def sequence(seed: int, stream: Stream, counter: int = 0) -> np.random.SeedSequence:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pearl_tf.evaluation import calibration as calibration_lib
 from pearl_tf.evaluation import plot_style, report
 from pearl_tf.evaluation.reference_curves import reference as reference_curves
 
@@ -166,6 +167,34 @@ def returns_by_trajectory(
   axes.set_xlabel('trajectory in the task', color=plot_style.INK)
   axes.set_ylabel(f'return (mean, {confidence:.0%} interval over tasks)', color=plot_style.INK)
   axes.margins(y=0.12)
+  figure.legend(loc='outside lower center', ncols=2, frameon=False)
+  plot_style.save(figure, output)
+  return figure
+
+
+def calibration(
+  found: calibration_lib.Calibration, output: str | os.PathLike | None = None
+) -> mpl_figure.Figure:
+  """Draws how far beliefs are off against how far they say they may be.
+
+  Args:
+    found: Beliefs of a meta-test as places.
+    output: The PNG to write.
+
+  Returns:
+    The figure.
+  """
+  figure = plot_style.new_figure(5.6, 4.8)
+  axes = figure.subplots()
+  plot_style.decorate(axes)
+  stds, errors = found.stds.ravel(), np.abs(found.errors).ravel()
+  axes.loglog(stds, errors, 'o', color=plot_style.run_color(0), alpha=0.5, markersize=4)
+  ends = np.array([min(stds.min(), errors.min()), max(stds.max(), errors.max())])
+  for factor, label in ((1, '1 standard deviation'), (2, '2 standard deviations')):
+    axes.plot(ends, factor * ends, '-' if factor == 1 else '--', color=plot_style.INK, label=label)
+  axes.set_xlabel('standard deviation of where the belief leads', color=plot_style.INK)
+  axes.set_ylabel('distance of its mean from the goal, by axis', color=plot_style.INK)
+  axes.set_title(f'standardised error {found.standardized_error:.2f}', color=plot_style.INK)
   figure.legend(loc='outside lower center', ncols=2, frameon=False)
   plot_style.save(figure, output)
   return figure

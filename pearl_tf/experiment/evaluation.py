@@ -8,7 +8,7 @@ import numpy as np
 
 from pearl_tf.data import seeds
 from pearl_tf.environments import meta_env
-from pearl_tf.evaluation import adaptation_plot, meta_testing, plots, report
+from pearl_tf.evaluation import adaptation_plot, calibration, meta_testing, plots, report
 from pearl_tf.experiment import builder as builder_lib
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ class Evaluation:
       deterministic=True,
       num_environments=min(builder.training.num_environments, 4 * num_trials),
     )
+    self._acting = builder.make_actor(deterministic=True)
     self._newest: meta_testing.MetaTestResult | None = None
+    self._calibration: calibration.Calibration | None = None
 
   def run(self, iteration: int) -> dict[str, float]:
     """Meta-tests on the test tasks and on as many random training tasks.
@@ -55,16 +57,29 @@ class Evaluation:
       )
     )
     self._newest = test
-    return _values('test', test) | _values('train', train)
+    values = _values('test', test) | _values('train', train)
+    if self._is_of_beliefs_in_the_plane():
+      self._calibration = calibration.calibrate(
+        self._acting,
+        test,
+        num_steps=self._builder.training.max_episode_steps,
+        random=np.random.default_rng(seeds.sequence(seed, seeds.Stream.CALIBRATION, iteration)),
+      )
+      values['test/standardized_error'] = self._calibration.standardized_error
+    return values
+
+  def _is_of_beliefs_in_the_plane(self) -> bool:
+    environment = self._builder.environments(1)[0].gymnasium_env
+    has_belief = self._newest.trajectories[0].posterior is not None
+    return has_belief and meta_env.attribute(environment, 'is_plane', False)
 
   def figures(self) -> dict[str, mpl_figure.Figure]:
     """Draws the newest meta-test on the test tasks; names as in TensorBoard."""
     drawn = {
       'test/returns_by_trajectory': plots.returns_by_trajectory({'test tasks': self._newest})
     }
-    environment = self._builder.environments(1)[0].gymnasium_env
-    has_belief = self._newest.trajectories[0].posterior is not None
-    if has_belief and meta_env.attribute(environment, 'is_plane', False):
+    if self._is_of_beliefs_in_the_plane():
+      drawn['test/calibration'] = plots.calibration(self._calibration)
       drawn['test/adaptation'] = adaptation_plot.adaptation(self._newest.trajectories)
     return drawn
 

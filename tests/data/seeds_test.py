@@ -34,6 +34,7 @@ class SeedsTest(test_case.TestCase):
         'EVALUATE_TRAIN': 5,
         'REPLAY': 6,
         'META_TEST': 7,
+        'CALIBRATION': 8,
       },
     )
 

@@ -13,7 +13,7 @@ from absl.testing import absltest, parameterized
 from pearl_tf.collect import actor
 from pearl_tf.data import files, types
 from pearl_tf.environments import half_cheetah, point_robot
-from pearl_tf.evaluation import meta_testing
+from pearl_tf.evaluation import calibration, meta_testing
 from pearl_tf.evaluation.video import display, film, frame, mp4, plane, scenes
 from pearl_tf.testing import fakes, test_case
 
@@ -137,7 +137,7 @@ class FilmTest(test_case.TestCase):
     shown = [(paths, positions) for paths, positions, _ in clouds]
     self.assertEqual(shown, [(t, s) for t in (1, 2) for s in range(1, STEPS + 2)])
     first, last = clouds[0][2], clouds[-1][2]
-    self.assertEqual(first.shape, (plane.NUM_SAMPLES, 2))
+    self.assertEqual(first.shape, (calibration.NUM_SAMPLES, 2))
     self.assertLess(last.std(axis=0).max(), 0.6 * first.std(axis=0).max())
 
   def test_only_the_first_trajectories_are_filmed_where_they_end_early(self):

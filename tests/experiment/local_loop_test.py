@@ -84,7 +84,8 @@ class LocalLoopTest(test_case.TestCase):
     documented = set(re.findall(r'^\| `([\w/]+)` \|', page, re.MULTILINE))
     # The success rate is of environments that tell it.
     documented = {name for name in documented if not name.startswith(('actors/', 'learner/'))}
-    self.assertEqual(documented, logged | {'test/success_rate', 'train/success_rate'})
+    of_others = {'test/success_rate', 'train/success_rate', 'test/standardized_error'}
+    self.assertEqual(documented, logged | of_others)
 
   def test_callbacks_get_each_line_and_may_stop(self):
     records = []

@@ -1,7 +1,8 @@
 """The posterior of a point robot as seen in the plane, collapsing onto the goal.
 
-A latent means nothing to the eye; where the policy would end up under it does. This module draws
-samples of the belief as the places they lead to, with the paths and the goal.
+A latent means nothing to the eye; where the policy would end up under it does
+(`evaluation.calibration`). This module draws samples of the belief as the places they lead to, with
+the paths and the goal.
 """
 
 from __future__ import annotations
@@ -10,18 +11,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from tf_agents.trajectories import time_step as ts
 
 from pearl_tf.collect import actor
 from pearl_tf.data import types
-from pearl_tf.environments import point_robot
 from pearl_tf.evaluation import plot_style
 from pearl_tf.evaluation.video import frame
 
 if TYPE_CHECKING:
   from PIL import Image
 
-NUM_SAMPLES = 96
 SIZE = frame.HEIGHT
 _LEGEND_HEIGHT = 46
 _CENTER = (SIZE / 2, (SIZE - _LEGEND_HEIGHT) / 2)
@@ -63,46 +61,6 @@ def beliefs_so_far(
   inferred = acting.infer(contexts)
   beliefs = [types.Posterior(*row) for row in zip(*inferred, strict=True)]
   return beliefs if num_earlier else [acting.prior(), *beliefs]
-
-
-def destinations(
-  acting: actor.BelievingActor,
-  beliefs: Sequence[types.Posterior],
-  start: np.ndarray,
-  *,
-  num_steps: int,
-  random: np.random.Generator,
-) -> np.ndarray:
-  """Finds where the policy leads under samples of beliefs.
-
-  The same standard normal numbers are used for all beliefs, so that a sample moves smoothly from
-  one belief to the next.
-
-  Args:
-    acting: the compiled policy.
-    beliefs: `K` beliefs `[Z]`.
-    start: `[2]`, where the robot starts.
-    num_steps: how many steps it walks.
-    random: draws the samples.
-
-  Returns:
-    `[K, NUM_SAMPLES, 2] float32`, positions.
-  """
-  mean = np.stack([belief.mean for belief in beliefs])[:, None]
-  std = np.sqrt(np.stack([belief.variance for belief in beliefs]))[:, None]
-  noise = random.standard_normal((1, NUM_SAMPLES, mean.shape[-1]), np.float32)
-  latent = (mean + std * noise).reshape(-1, mean.shape[-1])
-  unused = types.Posterior(np.zeros_like(latent), np.ones_like(latent))
-  position = np.tile(np.asarray(start, np.float32), (len(latent), 1))
-  # Any but the first, at which a policy would draw latents of its own.
-  step_type = np.full(len(latent), ts.StepType.MID, np.int32)
-  no_reward = np.zeros(len(latent), np.float32)
-  for _ in range(num_steps):
-    seed = random.integers(np.iinfo(np.int32).max, size=2, dtype=np.int32)
-    state = types.PolicyState(latent, unused)
-    action, _ = acting.act(position, step_type, no_reward, state, seed)
-    position = position + point_robot.MAX_STEP * np.clip(action, -1, 1)
-  return position.reshape(len(beliefs), NUM_SAMPLES, 2)
 
 
 def extent(goal: np.ndarray, positions: np.ndarray) -> float:

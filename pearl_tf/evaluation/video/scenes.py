@@ -12,6 +12,7 @@ import numpy as np
 
 from pearl_tf.collect import actor, rollout
 from pearl_tf.data import types
+from pearl_tf.evaluation import calibration
 from pearl_tf.evaluation.video import plane
 
 
@@ -123,7 +124,7 @@ class PlaneScenes:
     episode = finished.episode
     num_seen = sum(len(earlier.reward) for earlier in self._episodes)
     beliefs = plane.beliefs_so_far(self._acting, self._episodes, episode)
-    clouds = plane.destinations(
+    clouds = calibration.destinations(
       self._acting,
       beliefs,
       episode.observation[0],
