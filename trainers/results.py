@@ -185,7 +185,8 @@ After two exploration episodes, as many as PEARL has, the last agents score {sco
     if result.gaps:
       yield f"""
 Of the gap between the prior and an oracle that knows the task, the last trajectory of a meta-test
-closes {_gaps(result)}.
+closes {_gaps(result)}. The standardised error of its belief, mean of the last {WINDOW} evaluations,
+is {_errors(result)}; 1 is calibrated, more is too sure.
 """
 
 
@@ -205,13 +206,16 @@ def _study(trials: Sequence[Result]) -> Iterator[str]:
 What was tried to find the settings of the plus files and of the demo: one run each and stopped
 where it was told apart, curves in [data](data). Differences below the spread of seeds say nothing.
 
-| domain | changed | seed | env steps | best mean of {WINDOW} | last mean of {WINDOW} | gap closed |
-|---|---|---|---|---|---|---|
+| domain | changed | seed | env steps | best mean of {WINDOW} | last mean of {WINDOW} | \
+gap closed | standardised error |
+|---|---|---|---|---|---|---|---|
 """
   for trial in trials:
     for seed, lines in trial.seeds.items():
       means = trailing_means([line[_METRIC] for line in lines])
-      gap = f'{trial.gaps[seed]:.0%}' if seed in trial.gaps else '-'
+      gap = (
+        f'{trial.gaps[seed]:.0%} | {_standardized_error(lines)}' if seed in trial.gaps else '- | -'
+      )
       yield (
         f'| {trial.about["title"]} | {trial.about["study"]} | {seed} | '
         f'{lines[-1]["env_steps"] / 1000:.0f}k | {max(means):.1f} | {means[-1]:.1f} | {gap} |\n'
@@ -220,6 +224,15 @@ where it was told apart, curves in [data](data). Differences below the spread of
 
 def _gaps(result: Result) -> str:
   return ', '.join(f'{gap:.0%} (seed {seed})' for seed, gap in result.gaps.items())
+
+
+def _errors(result: Result) -> str:
+  return ', '.join(f'{_standardized_error(result.seeds[seed])}' for seed in result.gaps)
+
+
+def _standardized_error(lines: Sequence[dict[str, Any]]) -> str:
+  errors = [line['test/standardized_error'] for line in lines[-WINDOW:]]
+  return f'{sum(errors) / len(errors):.1f}'
 
 
 def _needs(results: Sequence[Result]) -> Iterator[str]:

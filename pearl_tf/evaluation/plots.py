@@ -189,9 +189,11 @@ def calibration(
   plot_style.decorate(axes)
   stds, errors = found.stds.ravel(), np.abs(found.errors).ravel()
   axes.loglog(stds, errors, 'o', color=plot_style.run_color(0), alpha=0.5, markersize=4)
-  ends = np.array([min(stds.min(), errors.min()), max(stds.max(), errors.max())])
+  ends = np.array([stds.min() / 2, stds.max() * 2])
   for factor, label in ((1, '1 standard deviation'), (2, '2 standard deviations')):
     axes.plot(ends, factor * ends, '-' if factor == 1 else '--', color=plot_style.INK, label=label)
+  axes.set_xlim(*ends)
+  axes.set_ylim(bottom=ends[0] / 10)
   axes.set_xlabel('standard deviation of where the belief leads', color=plot_style.INK)
   axes.set_ylabel('distance of its mean from the goal, by axis', color=plot_style.INK)
   axes.set_title(f'standardised error {found.standardized_error:.2f}', color=plot_style.INK)

@@ -52,7 +52,7 @@ class ResultsTest(test_case.TestCase):
     lines = [{'env_steps': 1000 * k, 'test/final_return': float(k)} for k in range(1, 8)]
     (folder / 'seed3.jsonl').write_text('\n'.join(map(json.dumps, lines)))
     page = results.page(root, results.load(root))
-    self.assertIn('| some | twice the steps | 3 | 7k | 5.0 | 5.0 | - |', page)
+    self.assertIn('| some | twice the steps | 3 | 7k | 5.0 | 5.0 | - | - |', page)
     self.assertNotIn('## some', page)
 
   def test_means_start_at_the_fifth(self):
