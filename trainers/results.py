@@ -203,8 +203,8 @@ def _study(trials: Sequence[Result]) -> Iterator[str]:
   yield f"""
 ## Study
 
-What was tried to find the settings of the plus files and of the demo: one run each and stopped
-where it was told apart, curves in [data](data). Differences below the spread of seeds say nothing.
+What was tried to find the settings of the plus files and of the demo, each run stopped where it
+could be told apart; curves in [data](data). Differences below the spread of seeds say nothing.
 
 | domain | changed | seed | env steps | best mean of {WINDOW} | last mean of {WINDOW} | \
 gap closed | standardised error |
