@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 DOMAINS = {
   'cheetah_dir': 'cheetah_dir_plus',
-  'cheetah_vel': None,
+  'cheetah_vel': 'cheetah_vel_plus',
   'ant_dir': None,
   'ant_rand_dir': None,
   'ant_goal': None,
