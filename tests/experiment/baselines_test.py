@@ -141,7 +141,7 @@ class BaselinesTest(test_case.TestCase):
       f'MetaTest.steps_per_repeat = {LINE_STEPS * episodes}',
       f'MetaTest.num_exploration_episodes = {episodes - 1}',
     )
-    train(root, 'methods/rl2.gin', (*RECURRENT, *sizes))
+    train(root, '../methods/rl2.gin', (*RECURRENT, *sizes))
     closed = functools.partial(
       share_of_gap,
       trained.load(root).meta_test(),
