@@ -212,14 +212,20 @@ gap closed | standardised error |
 """
   for trial in trials:
     for seed, lines in trial.seeds.items():
-      means = trailing_means([line[_METRIC] for line in lines])
-      gap = (
-        f'{trial.gaps[seed]:.0%} | {_standardized_error(lines)}' if seed in trial.gaps else '- | -'
-      )
+      best, newest = _levels(lines)
+      gap = '- | -'
+      if seed in trial.gaps:
+        gap = f'{trial.gaps[seed]:.0%} | {_standardized_error(lines)}'
       yield (
         f'| {trial.about["title"]} | {trial.about["study"]} | {seed} | '
-        f'{lines[-1]["env_steps"] / 1000:.0f}k | {max(means):.1f} | {means[-1]:.1f} | {gap} |\n'
+        f'{lines[-1]["env_steps"] / 1000:.0f}k | {best} | {newest} | {gap} |\n'
       )
+
+
+def _levels(lines: Sequence[dict[str, Any]]) -> tuple[str, str]:
+  """Returns the best and the last mean of a curve; '-' where it is too short for one."""
+  means = trailing_means([line[_METRIC] for line in lines])
+  return (f'{max(means):.1f}', f'{means[-1]:.1f}') if means else ('-', '-')
 
 
 def _gaps(result: Result) -> str:
@@ -227,7 +233,7 @@ def _gaps(result: Result) -> str:
 
 
 def _errors(result: Result) -> str:
-  return ', '.join(f'{_standardized_error(result.seeds[seed])}' for seed in result.gaps)
+  return ', '.join(_standardized_error(result.seeds[seed]) for seed in result.gaps)
 
 
 def _standardized_error(lines: Sequence[dict[str, Any]]) -> str:
@@ -274,7 +280,7 @@ def _meanings(root: pathlib.Path, results: Sequence[Result]) -> Iterator[str]:
   path = root / 'data' / 'returns.json'
   if not path.is_file():
     return
-  yield """
+  yield f"""
 ## What a return means
 
 Of an episode that stands still, and of one that acts at random, on the test tasks (mean and
@@ -283,7 +289,7 @@ highest last mean of {WINDOW} above.
 
 | domain | standing still | at random | trained |
 |---|---|---|---|
-""".replace('{WINDOW}', str(WINDOW))
+"""
   measured = json.loads(path.read_text())
   for domain, returns in measured.items():
     numbers = [f'{returns[kind]["mean"]} ± {returns[kind]["error"]}' for kind in returns]
@@ -308,10 +314,9 @@ def _best_level(domain: str, results: Sequence[Result]) -> str:
 
 
 def _row(result: Result, seed: int, lines: Sequence[dict[str, Any]]) -> str:
-  means = trailing_means([line[_METRIC] for line in lines])
+  best, newest = _levels(lines)
   last = lines[-1]
   peer = _peer(result.about.get('reference'), last['env_steps'])
-  best, newest = (f'{max(means):.1f}', f'{means[-1]:.1f}') if means else ('-', '-')
   return (
     f'| {result.about["title"]} | {seed} | {last["env_steps"] / 1000:.0f}k | {last["hours"]:.2f} | '
     f'**{best}** | {newest} | {peer} |\n'

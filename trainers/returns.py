@@ -62,6 +62,17 @@ def _episode(
   return total
 
 
+def _untrained(action_size: int) -> dict[str, Act]:
+  """Returns what acts without having learned; equal calls act alike."""
+  import numpy as np
+
+  random = np.random.default_rng(0)
+  return {
+    'standing still': lambda observation: np.zeros(action_size, np.float32),
+    'at random': lambda observation: random.uniform(-1, 1, action_size).astype(np.float32),
+  }
+
+
 def measure(experiment: 'experiment_lib.Experiment', num_episodes: int) -> dict[str, dict]:
   """Returns mean and standard error of the returns on test tasks, of standing still and at random.
 
@@ -75,14 +86,8 @@ def measure(experiment: 'experiment_lib.Experiment', num_episodes: int) -> dict[
 
   builder = builder_lib.Builder(experiment)
   environment = builder.environments(1)[0]
-  random = np.random.default_rng(0)
-  size = builder.domain.action_size
-  acts: dict[str, Act] = {
-    'standing': lambda observation: np.zeros(size, np.float32),
-    'random': lambda observation: random.uniform(-1, 1, size).astype(np.float32),
-  }
   measured = {}
-  for name, act in acts.items():
+  for name, act in _untrained(builder.domain.action_size).items():
     environment.seed(0)
     returns = []
     for index in range(num_episodes):
@@ -120,11 +125,7 @@ def strips(
   )
   environment.set_task(task)
   (action_size,) = environment.action_spec().shape
-  random = np.random.default_rng(0)
-  acts: dict[str, Act] = {
-    'standing still': lambda observation: np.zeros(action_size, np.float32),
-    'at random': lambda observation: random.uniform(-1, 1, action_size).astype(np.float32),
-  }
+  acts = _untrained(action_size)
   if pretrained is not None:
     agent = trained.load(pretrained=pretrained)
     training, protocol = agent.builder.training, agent.builder.meta_test

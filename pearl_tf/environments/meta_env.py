@@ -214,9 +214,8 @@ class MetaEnv(gymnasium.Env):
     Returns:
       `[num_tasks, P]`, floats.
     """
-    # Not abstract: a family that overrides `sample_tasks` (Meta-World) has no use for it.
-    name = type(self).__name__
-    raise NotImplementedError(f'{name} must implement sample_parameters or override sample_tasks.')
+    message = f'{type(self).__name__} must implement sample_parameters or override sample_tasks.'
+    raise NotImplementedError(message)  # Not abstract: Meta-World overrides `sample_tasks`.
 
   def set_task(self, task: types.Task) -> None:
     """Puts a task in force from the next `reset` on; never resets by itself.

@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+import types
 
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from pearl_tf.experiment import local_loop, metrics
+from pearl_tf.experiment import builder, config, devices, experiment, local_loop, metrics
 from pearl_tf.testing import small_run, test_case
 
 FEW = (
@@ -83,6 +84,14 @@ class ReplicasTest(test_case.TestCase):
     odd = (*small_run.SMALL, *FEW, 'PearlTraining.meta_batch_size = 3')
     process = train_on_two(self.temp_dir() / 'odd', odd)
     self.assertIn('meta_batch_size = 3 tasks cannot be shared equally by 2', process.stderr)
+
+  def test_refuses_methods_and_devices_that_it_has_not(self):
+    promp = experiment.load(['baselines/point_robot_promp.gin'])
+    two = types.SimpleNamespace(num_replicas_in_sync=2)
+    with self.assertRaisesRegex(ValueError, 'ProMP cannot train on 2 devices: its losses are'):
+      builder.Builder(promp, strategy=two)
+    with self.assertRaisesRegex(config.ConfigError, r'--num_gpus=99, but TensorFlow finds \d+'):
+      devices.strategy(99)
 
 
 if __name__ == '__main__':
